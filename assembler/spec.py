@@ -1,0 +1,214 @@
+"""The spec: a YAML file read into typed models, each value with its line and column, and written back unharmed."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from assembler.problems import Place, Problem
+from assembler.suggest import nearest
+
+MAX_BYTES = 1_000_000
+EDGE = re.compile(r"\s*([A-Za-z_][\w-]*)\s*->\s*([A-Za-z_][\w-]*)(?:\.([A-Za-z_][\w-]*))?\s*")
+ID = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$"
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class Stage(Strict):
+    """One stretch of training: which nodes and adapters learn, for how long and how fast."""
+
+    name: str = Field(pattern=ID)
+    train: list[str] = Field(min_length=1)
+    steps: int = Field(100, ge=1, le=10_000_000)
+    batch: int = Field(8, ge=1, le=65_536)
+    lr: float = Field(1e-3, gt=0, le=100)
+    warmup: int = Field(0, ge=0, le=1_000_000)
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    weight_decay: float = Field(0.0, ge=0, le=10)
+    clip: float = Field(1.0, gt=0)
+    save_every: int = Field(50, ge=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class Data(Strict):
+    """Where samples come from: a dataset part, how its columns feed inputs and slots, and what is held out."""
+
+    type: str
+    options: dict[str, Any] = {}
+    columns: dict[str, str] = {}
+    held_out: float = Field(0.2, ge=0, lt=1)
+    seed: int = Field(0, ge=0, le=2**31)
+
+
+class Document(Strict):
+    """The whole spec, format version 1."""
+
+    assembler: Literal[1]
+    name: str = Field("model", pattern=r"^[\w][\w .-]{0,99}$")
+    nodes: dict[str, dict[str, Any]] = Field(default={}, max_length=2000)
+    edges: list[str] = Field(default=[], max_length=10_000)
+    adapters: dict[str, dict[str, Any]] = Field(default={}, max_length=2000)
+    data: Data | None = None
+    stages: list[Stage] = Field(default=[], max_length=100)
+    layout: dict[str, tuple[float, float]] = {}
+    seed: int = Field(0, ge=0, le=2**31)
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A wire from a node's output to a node's input port; `port` is `in` unless the spec names one."""
+
+    source: str
+    target: str
+    port: str
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target}" + ("" if self.port == "in" else f".{self.port}")
+
+
+@dataclass
+class Spec:
+    """A parsed spec: the document (None when too broken), the raw tree with places, and what was wrong in reading."""
+
+    path: Path
+    document: Document | None
+    tree: Any = None
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative `file:` sources start from."""
+        return self.path.parent
+
+    def place(self, *keys: str | int) -> Place:
+        """Where the value at `keys` stands in the file; the nearest parent that has a position otherwise."""
+        return place_of(self.tree, keys)
+
+    def dump(self) -> str:
+        """The YAML text with comments and order kept."""
+        stream = io.StringIO()
+        _yaml().dump(self.tree, stream)
+        return stream.getvalue()
+
+    def save(self, path: Path | None = None) -> None:
+        """Write the YAML aside and rename it into place."""
+        target = path or self.path
+        aside = target.with_name(f".{target.name}.{os.getpid()}")
+        aside.write_text(self.dump(), encoding="utf-8")
+        os.replace(aside, target)
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="rt")
+    yaml.preserve_quotes = True
+    yaml.width = 120
+    return yaml
+
+
+def place_of(tree: Any, keys: tuple[str | int, ...]) -> Place:
+    """The file position of `keys` in a ruamel tree."""
+    place = Place()
+    for key in keys:
+        marks = getattr(tree, "lc", None)
+        data = getattr(marks, "data", None) or {}
+        if marks is None or key not in data:
+            break
+        line, column = data[key][:2]
+        place = Place(line + 1, column + 1)
+        tree = tree[key]
+    return place
+
+
+def read(path: Path) -> Spec:
+    """Read a spec file; what is wrong with it is in `problems`, never an exception."""
+    try:
+        size = path.stat().st_size
+        text = path.read_text(encoding="utf-8") if size <= MAX_BYTES else ""
+    except UnicodeDecodeError as error:
+        return _broken(path, f"the file is not UTF-8 text (byte {error.start}); save it as UTF-8")
+    except OSError as error:
+        return _broken(path, f"the file cannot be read: {error.strerror}; check the path")
+    if size > MAX_BYTES:
+        return _broken(path, f"the file has {size:,} bytes; a spec has at most {MAX_BYTES:,}")
+    return parse(text, path)
+
+
+def parse(text: str, path: Path = Path("spec.yaml")) -> Spec:
+    """Parse spec text. Anchors and aliases are refused: a spec says each thing once, and bombs are made of them."""
+    try:
+        for event in _yaml().parse(io.StringIO(text)):
+            if type(event).__name__ == "AliasEvent":
+                mark = event.start_mark
+                return _broken(path, "aliases (*name) are not part of a spec; write the value out", mark)
+        tree = _yaml().load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        return _broken(path, f"not valid YAML: {error.problem or error.context}".strip(), mark)
+    except (YAMLError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        return _broken(path, f"not valid YAML: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+    if not isinstance(tree, dict):
+        return _broken(path, "a spec is a mapping; start it with `assembler: 1`")
+    return _typed(tree, path)
+
+
+def _broken(path: Path, message: str, mark: Any = None) -> Spec:
+    place = Place(mark.line + 1, mark.column + 1) if mark is not None else Place()
+    return Spec(path, None, None, [Problem(message, place)])
+
+
+def _typed(tree: Any, path: Path) -> Spec:
+    try:
+        return Spec(path, Document.model_validate(plain(tree)), tree)
+    except ValidationError as error:
+        problems = [validation_problem(item, tree, (), Document) for item in error.errors()]
+        return Spec(path, None, tree, problems)
+    except RecursionError:
+        return _broken(path, "the spec is nested too deeply")
+
+
+def plain(tree: Any) -> Any:
+    """ruamel's round-trip types as plain dict, list and scalars."""
+    if isinstance(tree, dict):
+        return {str(key): plain(item) for key, item in tree.items()}
+    if isinstance(tree, list):
+        return [plain(item) for item in tree]
+    for kind in (bool, int, float, str):
+        if isinstance(tree, kind):
+            return kind(tree)
+    return tree
+
+
+def validation_problem(item: Any, tree: Any, prefix: tuple[str | int, ...], model: type[BaseModel]) -> Problem:
+    """One pydantic error as a problem with its place, and the nearest known key for an unknown one."""
+    keys = prefix + tuple(item["loc"])
+    name = ".".join(map(str, keys)) or "spec"
+    if item["type"] == "extra_forbidden":
+        known = _fields_at(model, item["loc"][:-1])
+        return Problem(f"{name}: unknown key{nearest(str(keys[-1]), known)}", place_of(tree, keys))
+    if item["type"] == "missing":
+        return Problem(f"{name}: this key is required and missing", place_of(tree, keys))
+    return Problem(f"{name}: {item['msg'][0].lower()}{item['msg'][1:]}", place_of(tree, keys))
+
+
+def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+    """The keys a model knows at `loc`; only the spec's own fixed nesting is followed."""
+    inner: dict[str, type[BaseModel]] = {"data": Data, "stages": Stage}
+    here = inner.get(str(loc[0]), model) if loc and model is Document else model
+    return list(here.model_fields)
+
+
+def parse_edge(text: str) -> Edge | None:
+    """`a -> b` or `a -> b.port`; None when it is neither."""
+    match = EDGE.fullmatch(text)
+    return Edge(match[1], match[2], match[3] or "in") if match else None
