@@ -1,0 +1,44 @@
+"""How far the ONNX graphs are from the torch modules they came from."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+LIMIT = 1e-4
+"""The largest relative error of an fp32 graph."""
+
+
+def compare(name: str, torch_out: Any, onnx_out: Any, limit: float = LIMIT) -> dict[str, Any]:
+    """{"graph", "max_abs", "relative", "ok"} with relative = max|a - b| / max|a|, a being torch's output.
+
+    Another shape or a value that is not finite is never ok.
+    """
+    a, b = _array(torch_out), _array(onnx_out)
+    if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return {"graph": name, "max_abs": float("inf"), "relative": float("inf"), "ok": False}
+    max_abs = float(np.abs(a - b).max(initial=0.0))
+    scale = float(np.abs(a).max(initial=0.0))
+    relative = max_abs / scale if scale else max_abs
+    return {"graph": name, "max_abs": max_abs, "relative": relative, "ok": relative <= limit}
+
+
+def report(
+    pairs: Mapping[str, tuple[Callable[..., Any], Callable[..., Any]]],
+    inputs: Mapping[str, tuple],
+    limit: float = LIMIT,
+) -> list[dict[str, Any]]:
+    """One row a graph: `pairs` holds (torch callable, ONNX callable), `inputs` what both are called with.
+
+    The ONNX side is usually a method of a Bundle: `{"photo": (encode, lambda x: bundle.features("photo", x))}`.
+    """
+    return [
+        compare(name, reference(*inputs[name]), graph(*inputs[name]), limit)
+        for name, (reference, graph) in pairs.items()
+    ]
+
+
+def _array(value: Any) -> np.ndarray:
+    if hasattr(value, "detach"):
+        value = value.detach().float().cpu().numpy()
+    return np.asarray(value, dtype=np.float64)

@@ -1,0 +1,38 @@
+"""The prompt of a sample as runs of text and slots, the same for training and serving."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from assembler.errors import AssemblerError
+
+
+def segments(prompt: Sequence[Mapping[str, str]], sample: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The prompt with the sample's columns filled in; neighbouring texts are joined, since they are tokenised as one.
+
+    A part is {"text": literal}, {"column": name of a text in the sample} or {"slot": name of an encoder's slot}.
+    """
+    found: list[dict[str, str]] = []
+    for part in prompt:
+        if "slot" in part:
+            found.append({"slot": part["slot"]})
+            continue
+        text = part["text"] if "text" in part else column(sample, part["column"])
+        if found and "text" in found[-1]:
+            found[-1] = {"text": found[-1]["text"] + text}
+        else:
+            found.append({"text": text})
+    return found
+
+
+def prompt_ids(
+    parts: Sequence[Mapping[str, str]], rows: Mapping[str, Sequence[int]], tokenize: Callable[[str], list[int]]
+) -> list[int]:
+    """Token ids of `segments(...)`; the slot named s becomes the ids in rows[s] (vocab_size + feature row)."""
+    return [i for part in parts for i in (rows[part["slot"]] if "slot" in part else tokenize(part["text"]))]
+
+
+def column(sample: Mapping[str, Any], name: str) -> str:
+    """The sample's text under `name`."""
+    if not isinstance(sample.get(name), str):
+        raise AssemblerError(f"prompt: the sample needs a text '{name}'; it has {', '.join(sample) or 'nothing'}.")
+    return sample[name]

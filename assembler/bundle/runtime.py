@@ -1,0 +1,237 @@
+"""Serve a bundle from onnxruntime alone: no torch, no transformers.
+
+bundle = Bundle(Path("bundles/digits"))
+bundle.generate([{"photo": image}], max_new_tokens=8)
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+from tokenizers import Tokenizer
+
+from assembler.bundle.processor import preprocess
+from assembler.bundle.prompt import prompt_ids, segments
+from assembler.errors import AssemblerError
+
+FORMAT = 1
+DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+Sample = Mapping[str, Any]
+
+
+class Bundle:
+    """A folder with manifest.json, an encoder graph a slot, embedding and decoder graphs, and a tokenizer.
+
+    Raises AssemblerError when the manifest is of another format, a file is missing, changed, unlisted or outside the
+    folder, or a provider that was asked for did not load.
+    """
+
+    def __init__(self, folder: Path, providers: list[str] | None = None) -> None:
+        self.folder = Path(folder).resolve()
+        self.manifest = _manifest(self.folder)
+        self._verify()
+        self.providers = providers or ["CPUExecutionProvider"]
+        self.device = "cuda" if "CUDAExecutionProvider" in self.providers else "cpu"
+        self.vocab_size: int = self.manifest["vocab_size"]
+        self.slots: dict[str, dict[str, Any]] = self.manifest["slots"]
+        self.tokenizer = Tokenizer.from_file(str(self._path(self.manifest["tokenizer"])))
+        self.encoders = {name: self._session(slot["graph"]) for name, slot in self.slots.items()}
+        self.embedding = self._session(self.manifest["embedding"])
+        self.decoder = self._session(self.manifest["decoder"])
+        self._past = [x for x in self.decoder.get_inputs() if x.name.startswith("past_key_values.")]
+        self._features = next(x for x in self.embedding.get_inputs() if x.name == "features")
+
+    def features(self, name: str, images: Sequence[Any]) -> np.ndarray:
+        """What the slot's encoder and projector make of the images: [n, tokens, D].
+
+        A slot of input_kind "array" takes arrays that are already what the encoder wants.
+        """
+        slot, session = self.slots[name], self.encoders[name]
+        kind = slot.get("input_kind", "image")
+        if kind == "image":
+            arrays = [preprocess(_image(name, image), slot["processor"]) for image in images]
+        elif kind == "array":
+            arrays = [np.asarray(value) for value in images]
+        else:
+            raise AssemblerError(f"{name}: the runtime has no input of kind '{kind}'; it has image and array.")
+        wanted = next(x for x in session.get_inputs() if x.name == slot["input"])
+        batch = np.stack(arrays).astype(DTYPES.get(wanted.type, np.int64))
+        out = np.asarray(session.run(None, {slot["input"]: batch})[0])
+        if out.ndim != 3 or out.shape[1] != slot["tokens"]:
+            raise AssemblerError(f"{name}: {slot['graph']} gave {out.shape}, not [n, {slot['tokens']}, D].")
+        return out
+
+    def encode(self, batch: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """inputs_embeds [B, T, D], attention_mask [B, T] and position_ids [B, T], padded on the left."""
+        prompts = [segments(self.manifest["prompt"], sample) for sample in batch]
+        ids, features = self._rows(batch, prompts)
+        length = max(map(len, ids))
+        input_ids = np.zeros((len(ids), length), dtype=np.int64)
+        mask = np.zeros_like(input_ids)
+        for row, values in enumerate(ids):
+            input_ids[row, length - len(values) :] = values
+            mask[row, length - len(values) :] = 1
+        return self._embed(input_ids, features), mask, np.maximum(mask.cumsum(1) - 1, 0)
+
+    def logits(self, samples: Sequence[Sample]) -> np.ndarray:
+        """Logits of the token after each prompt: [B, V]."""
+        return self._step(*self.encode(samples), self._empty(len(samples)))[0]
+
+    def generate(self, samples: Sequence[Sample], max_new_tokens: int | None = None) -> list[str]:
+        """The greedy answer of every sample, without special tokens."""
+        return [self.tokenizer.decode(ids) for ids in self.generate_ids(samples, max_new_tokens)]
+
+    def generate_ids(self, samples: Sequence[Sample], max_new_tokens: int | None = None) -> list[list[int]]:
+        """The greedy token ids of every sample, up to and without the first stop id."""
+        if not samples:
+            return []
+        limit = self.manifest["max_new_tokens"] if max_new_tokens is None else max_new_tokens
+        stop = set(self.manifest["stop"])
+        answers: list[list[int]] = [[] for _ in samples]
+        going = np.ones(len(samples), dtype=bool)
+        embeds, mask, positions = self.encode(samples)
+        cache = self._empty(len(samples))
+        nothing = np.zeros((0, embeds.shape[2]), dtype=embeds.dtype)
+        for step in range(limit):
+            logits, cache = self._step(embeds, mask, positions, cache)
+            token = logits.argmax(-1)  # [B]
+            going &= ~np.isin(token, list(stop))
+            for row in np.flatnonzero(going):
+                answers[row].append(int(token[row]))
+            if not going.any() or step + 1 == limit:
+                break
+            embeds = self._embed(token[:, None].astype(np.int64), nothing)  # [B, 1, D]
+            mask = np.pad(mask, ((0, 0), (0, 1)), constant_values=1)
+            positions = positions[:, -1:] + 1
+        return answers
+
+    def _rows(self, batch: Sequence[Sample], prompts: list[list[dict[str, str]]]) -> tuple[list[list[int]], np.ndarray]:
+        """Ids of every prompt and the feature rows [N, D] that ids from vocab_size on stand for."""
+        used = [name for name in self.slots if any({"slot": name} in parts for parts in prompts)]
+        start, first, blocks = self.vocab_size, {}, []
+        for name in used:
+            out = self.features(name, [_value(sample, name) for sample in batch])  # [B, tokens, D]
+            first[name] = start
+            start += out.shape[0] * out.shape[1]
+            blocks.append(out.reshape(-1, out.shape[2]))
+        ids = []
+        for i, parts in enumerate(prompts):
+            width = {name: self.slots[name]["tokens"] for name in used}
+            rows = {name: range(first[name] + i * width[name], first[name] + (i + 1) * width[name]) for name in used}
+            ids.append(self._bos() + prompt_ids(parts, rows, self._tokenize))
+        empty = np.zeros((0, self._features.shape[1]), dtype=DTYPES[self._features.type])
+        return ids, np.concatenate([empty, *blocks])
+
+    def _tokenize(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _bos(self) -> list[int]:
+        if not self.manifest.get("add_bos"):
+            return []
+        if "bos" not in self.manifest:
+            raise AssemblerError(f"{self.folder.name}: manifest.json says add_bos but gives no id 'bos'.")
+        return [self.manifest["bos"]]
+
+    def _embed(self, input_ids: np.ndarray, features: np.ndarray) -> np.ndarray:
+        features = features.astype(DTYPES[self._features.type], copy=False)
+        return np.asarray(self.embedding.run(None, {"input_ids": input_ids, "features": features})[0])
+
+    def _empty(self, batch: int) -> list[onnxruntime.OrtValue]:
+        """A cache of no tokens."""
+        return [
+            onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((batch, x.shape[1], 0, x.shape[3]), DTYPES[x.type]))
+            for x in self._past
+        ]
+
+    def _step(
+        self, embeds: np.ndarray, mask: np.ndarray, positions: np.ndarray, cache: list[onnxruntime.OrtValue]
+    ) -> tuple[np.ndarray, list[onnxruntime.OrtValue]]:
+        """Logits [B, V] after the new embeddings and the longer cache, which never leaves the device."""
+        binding = self.decoder.io_binding()
+        binding.bind_cpu_input("inputs_embeds", np.ascontiguousarray(embeds))
+        binding.bind_cpu_input("attention_mask", np.ascontiguousarray(mask))
+        binding.bind_cpu_input("position_ids", np.ascontiguousarray(positions))
+        for value, past in zip(cache, self._past, strict=True):
+            binding.bind_ortvalue_input(past.name, value)
+        outputs = [x.name for x in self.decoder.get_outputs()]
+        for name in outputs:
+            binding.bind_output(name, "cpu" if name == "logits" else self.device)
+        self.decoder.run_with_iobinding(binding)
+        values = dict(zip(outputs, binding.get_outputs(), strict=True))
+        present = [values[past.name.replace("past_key_values.", "present.")] for past in self._past]
+        return values["logits"].numpy(), present
+
+    def _session(self, name: str) -> onnxruntime.InferenceSession:
+        # TF32 would cost fp32 graphs three digits.
+        options = [{"use_tf32": "0"} if x == "CUDAExecutionProvider" else {} for x in self.providers]
+        path = str(self._path(name))
+        session = onnxruntime.InferenceSession(path, providers=self.providers, provider_options=options)
+        missing = [x for x in self.providers if x not in session.get_providers()]
+        if missing:
+            raise AssemblerError(f"{name}: onnxruntime could not load {', '.join(missing)}; name another provider.")
+        return session
+
+    def _verify(self) -> None:
+        """Every file is the one that was exported."""
+        files = self.manifest["files"]
+        graphs = [slot["graph"] for slot in self.manifest["slots"].values()]
+        graphs += [self.manifest["embedding"], self.manifest["decoder"]]
+        data = [f"{name}.data" for name in graphs if self._path(f"{name}.data").exists()]
+        for name in [*graphs, *data, self.manifest["tokenizer"]]:
+            if name not in files:
+                raise AssemblerError(f"{self.folder.name}: manifest.json gives no hash for {name}; export again.")
+        for name, digest in files.items():
+            path = self._path(name)
+            if not path.is_file():
+                raise AssemblerError(f"{self.folder.name}: {name} is missing; copy the whole folder or export again.")
+            if file_hash(path) != digest:
+                raise AssemblerError(f"{self.folder.name}: {name} is not the file that was exported; its hash differs.")
+
+    def _path(self, name: str) -> Path:
+        path = (self.folder / name).resolve()
+        if not path.is_relative_to(self.folder):
+            raise AssemblerError(f"{self.folder.name}: manifest.json names {name}, which is outside the bundle.")
+        return path
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file in hex, as manifest.json lists it."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise AssemblerError(f"{folder}: no manifest.json here; name the folder of an exported bundle.")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AssemblerError(f"{path}: not JSON: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise AssemblerError(f"{path}: not a bundle of format {FORMAT}; export again with this version.")
+    keys = ("slots", "prompt", "stop", "files", "embedding", "decoder", "tokenizer", "vocab_size", "max_new_tokens")
+    missing = [key for key in keys if key not in manifest]
+    if missing:
+        raise AssemblerError(f"{path}: {', '.join(missing)} missing; export again.")
+    unknown = {part["slot"] for part in manifest["prompt"] if "slot" in part} - set(manifest["slots"])
+    if unknown:
+        raise AssemblerError(f"{path}: the prompt has the slots {', '.join(sorted(unknown))}, which no graph fills.")
+    return manifest
+
+
+def _value(sample: Sample, name: str) -> Any:
+    if sample.get(name) is None:
+        raise AssemblerError(f"{name}: the sample has no '{name}'; it has {', '.join(sample) or 'nothing'}.")
+    return sample[name]
+
+
+def _image(name: str, value: Any) -> Image.Image:
+    if not isinstance(value, Image.Image):
+        raise AssemblerError(f"{name}: wants a PIL image, got {type(value).__name__}.")
+    return value

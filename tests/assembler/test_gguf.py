@@ -1,0 +1,223 @@
+"""A GGUF file gives back the model it was written from: config, weights and tokens."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf as ggml
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from assembler.errors import AssemblerError
+from assembler.gguf import _NAMES, Header, load_state, load_tokenizer, read_config
+
+SIZES = {
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+}
+TOKENS = ["<|end|>", "<|user|>", "<tool>", *sorted("abcdehlorwĠ123"), "he", "ll", "hell", "hello", "12"]
+KINDS = [3, 3, 4] + [1] * (len(TOKENS) - 3)
+MERGES = ["h e", "l l", "he ll", "hell o", "1 2"]
+
+
+def gguf_name(name: str) -> str:
+    """llama.cpp's name of a Hugging Face tensor."""
+    *module, kind = name.removesuffix(".weight").removesuffix(".bias"), name.rsplit(".", 1)[1]
+    layer, path = "", module[0]
+    if path.startswith("model.layers."):
+        _, _, number, path = path.split(".", 3)
+        layer = f"blk.{number}."
+    parts = {theirs: ours for ours, theirs in _NAMES.items()}
+    return f"{layer}{parts[path]}.{kind}"
+
+
+def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
+    """The rows as llama.cpp's converter writes them."""
+    halves = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
+    return halves.swapaxes(1, 2).reshape(weight.shape)
+
+
+def write(path: Path, arch: str, config, state: dict, quantise=None, fields: dict | None = None) -> Path:
+    """Writes `state` as llama.cpp's converter would; `quantise(name)` gives a tensor's kind."""
+    writer = ggml.GGUFWriter(path, arch)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    if arch == "qwen3":
+        writer.add_key_length(config.head_dim)
+    for key, value in (fields or {}).items():
+        writer.add_string(key, value)
+    add_tokenizer(writer)
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    for name, tensor in state.items():
+        values = tensor.float().numpy()
+        part = name.split(".")[-2]
+        if arch == "llama" and part in heads:
+            values = interleaved(values, heads[part])
+        kind = quantise(name) if quantise else ggml.GGMLQuantizationType.F32
+        writer.add_tensor(gguf_name(name), ggml.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def add_tokenizer(writer: ggml.GGUFWriter) -> None:
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(TOKENS)
+    writer.add_token_types(KINDS)
+    writer.add_token_merges(MERGES)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(0)
+    writer.add_chat_template("{{ messages[0]['content'] }}<|end|>")
+
+
+@pytest.fixture
+def llama(tmp_path: Path) -> Callable[..., tuple[LlamaForCausalLM, Path]]:
+    def make(tie: bool = True, bias: bool = False, **options) -> tuple[LlamaForCausalLM, Path]:
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=tie, attention_bias=bias)).eval()
+        state = {name: value for name, value in model.state_dict().items() if not (tie and name == "lm_head.weight")}
+        for name in [name for name in state if name.endswith("bias")]:
+            state[name].normal_()
+        return model, write(tmp_path / "tiny.gguf", "llama", model.config, state, **options)
+
+    return make
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_llama_comes_back_bit_for_bit(llama, tie: bool, bias: bool) -> None:
+    model, path = llama(tie, bias)
+    expected, state, config = model.state_dict(), load_state(path), read_config(path)
+    assert config.get("attention_bias", False) is bias
+    assert config["tie_word_embeddings"] is tie
+    assert ("lm_head.weight" in state) is not tie
+    assert state.keys() | {"lm_head.weight"} == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in state)
+
+
+def test_the_config_rebuilds_the_model(llama) -> None:
+    model, path = llama()
+    config = read_config(path)
+    assert config.pop("model_type") == "llama"
+    assert {key: config[key] for key in SIZES} == SIZES
+    rebuilt = LlamaForCausalLM(LlamaConfig(**config)).eval()
+    rebuilt.load_state_dict(load_state(path), strict=False)
+    ids = torch.arange(10)[None]
+    assert torch.equal(rebuilt(ids).logits, model(ids).logits)
+
+
+def test_a_qwen3_keeps_its_row_order_and_head_size(tmp_path: Path) -> None:
+    model = Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=32, tie_word_embeddings=False))
+    path = write(tmp_path / "qwen.gguf", "qwen3", model.config, model.state_dict())
+    state = load_state(path)
+    assert read_config(path)["head_dim"] == 32
+    assert state.keys() == model.state_dict().keys()
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("kind", "error"), [("Q8_0", 0.02), ("Q4_1", 0.15), ("F16", 1e-3), ("BF16", 5e-3)])
+def test_quantised_tensors_are_near_what_was_written(llama, kind: str, error: float) -> None:
+    kinds = ggml.GGMLQuantizationType
+    model, path = llama(quantise=lambda name: kinds.F32 if "norm" in name else kinds[kind])
+    expected = model.state_dict()
+    for name, value in load_state(path).items():
+        assert (value - expected[name]).norm() <= error * expected[name].norm(), name
+
+
+def test_the_state_is_of_the_dtype_asked_for_and_can_be_written_to(llama) -> None:
+    _, path = llama()
+    assert {value.dtype for value in load_state(path, torch.bfloat16).values()} == {torch.bfloat16}
+    load_state(path)["model.norm.weight"].zero_()
+    assert torch.equal(load_state(path)["model.norm.weight"], torch.ones(64))
+
+
+def test_llama3_scaling_is_told_from_its_frequency_factors(tmp_path: Path) -> None:
+    scaling = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    scaling |= {"original_max_position_embeddings": 8192, "rope_theta": 500000.0}
+    sizes = SIZES | {"hidden_size": 256, "max_position_embeddings": 131072}
+    plain = LlamaForCausalLM(LlamaConfig(**sizes, rope_parameters={"rope_type": "default", "rope_theta": 500000.0}))
+    model = LlamaForCausalLM(LlamaConfig(**sizes, rope_parameters=scaling))
+    factors = plain.model.rotary_emb.inv_freq / model.model.rotary_emb.inv_freq
+    path = tmp_path / "tiny.gguf"
+    _NAMES["rope_freqs"] = "rope_freqs"
+    try:
+        write(path, "llama", model.config, model.state_dict() | {"rope_freqs.weight": factors})
+    finally:
+        del _NAMES["rope_freqs"]
+    config = read_config(path)
+    config.pop("model_type")
+    rebuilt = LlamaForCausalLM(LlamaConfig(**config))
+    torch.testing.assert_close(rebuilt.model.rotary_emb.inv_freq, model.model.rotary_emb.inv_freq)
+    assert "rope_freqs.weight" not in load_state(path)
+
+
+def test_another_scaling_is_refused_rather_than_left_out(llama) -> None:
+    _, path = llama(fields={"llama.rope.scaling.type": "yarn"})
+    with pytest.raises(AssemblerError, match="yarn"):
+        read_config(path)
+
+
+def test_the_header_says_what_the_gguf_package_says(llama) -> None:
+    _, path = llama()
+    header, reader = Header(path), ggml.GGUFReader(path)
+    fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    assert {name: header.get(name) for name in fields} == fields
+    assert {info.name: info.data_offset for info in reader.tensors} == {
+        name: info.offset for name, info in header.tensors.items()
+    }
+
+
+def test_another_architecture_is_named_with_those_that_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "other.gguf", "mamba", LlamaConfig(**SIZES), {})
+    for read in (read_config, load_state):
+        with pytest.raises(AssemblerError, match="'mamba'.*llama, qwen2, qwen3"):
+            read(path)
+
+
+def test_a_file_cut_anywhere_is_refused_by_name(llama, tmp_path: Path) -> None:
+    _, path = llama()
+    whole, cut = path.read_bytes(), tmp_path / "cut.gguf"
+    for end in [0, 3, 10, 24, 40, 100, 500, 1500, len(whole) // 2, len(whole) - 64]:
+        cut.write_bytes(whole[:end])
+        with pytest.raises(AssemblerError, match=r"cut\.gguf"):
+            load_state(cut)
+
+
+def test_text_becomes_the_vocabularys_tokens_and_back(llama) -> None:
+    tokenizer = load_tokenizer(llama()[1])
+    assert tokenizer.tokenize("<|user|>hello <tool>12") == ["<|user|>", "hello", "Ġ", "<tool>", "1", "2"]
+    assert tokenizer.decode(tokenizer("hello hello")["input_ids"]) == "hello hello"
+    assert tokenizer.decode([1, 2, 0], skip_special_tokens=True) == "<tool>"
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 0, None)
+
+
+def test_the_chat_template_comes_along(llama) -> None:
+    tokenizer = load_tokenizer(llama()[1])
+    ids = tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], return_dict=True)["input_ids"]
+    assert ids == [TOKENS.index("hello"), 0]
+
+
+@pytest.mark.parametrize(("field", "value"), [(b"tokenizer.ggml.model", b"gpt2"), (b"tokenizer.ggml.pre", b"smollm")])
+def test_a_tokenizer_that_is_not_read_says_what_to_give_instead(llama, field: bytes, value: bytes) -> None:
+    _, path = llama()
+    start = path.read_bytes()
+    at = start.index(value, start.index(field))
+    path.write_bytes(start[:at] + b"x" * len(value) + start[at + len(value) :])
+    with pytest.raises(AssemblerError, match=r"tokenizer\.json"):
+        load_tokenizer(path)
