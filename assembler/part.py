@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from assembler.errors import AssemblerError
 from assembler.problems import Fix
 from assembler.values import Dim, Value
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from assembler.check import Graph
 
 
 class WireError(ValueError):
@@ -25,7 +29,9 @@ class WireError(ValueError):
 class Part(BaseModel):
     """One node type. Subclasses add fields (the YAML keys), `accepts`, `shape` and `build`.
 
-    `accepts` maps each input port to the kinds it takes; a part with one input names it `in`.
+    `accepts` maps each input port to the kinds it takes; a part with one input names it `in`. The module that `build`
+    returns is called with the tensors named in `extras` (made by `collator`) and then one tensor a wired port, in the
+    order of `ports`. An `objective` returns a dict with `loss`; every other module returns one tensor.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -33,12 +39,22 @@ class Part(BaseModel):
     type: ClassVar[str]
     accepts: ClassVar[dict[str, tuple[str, ...]]] = {}
     optional: ClassVar[tuple[str, ...]] = ()
+    extras: ClassVar[tuple[str, ...]] = ()
+    objective: ClassVar[bool] = False
 
-    freeze: bool = False
+    freeze: bool = Field(False, description="never train this node")
 
     def ports(self) -> dict[str, tuple[str, ...]]:
         """Input ports and the kinds each accepts; by default the class's `accepts`."""
         return self.accepts
+
+    def columns(self, node: str, wired: Collection[str]) -> dict[str, str]:
+        """Data columns this node reads and their kinds (`image`, `audio`, `text`, `label`); `wired`: ports with a wire."""
+        return {}
+
+    def port_fix(self, port: str) -> tuple[str, Any] | None:
+        """The key and new value that would give this part an input `port`, or None when it cannot have one."""
+        return None
 
     def wants(self, port: str, base: Path) -> Dim:
         """The width this part needs on `port`, or None when any (or not known yet)."""
@@ -53,15 +69,44 @@ class Part(BaseModel):
         raise WireError("in", f"{self.type} declares no shape rule")
 
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
-        """The torch module for these shapes; called under the meta device first."""
-        from assembler.errors import AssemblerError
-
+        """The torch module for these shapes, freshly initialised; on the meta device when that is the default."""
         raise AssemblerError(f"{self.type} holds no torch module")
 
     def load(self, module: nn.Module, base: Path) -> None:
-        """Put the named weights into a materialised `module`; nothing to do for a part trained from scratch."""
+        """Put the weights of `weight_sources` into `module`, whose parameters may be on the meta device."""
 
-    def weight_sources(self) -> dict[str, Any]:
-        """Sources this part reads, for fetching before the build: field name -> source string."""
-        source = getattr(self, "weights", None)
-        return {"weights": source} if isinstance(source, str) and source != "random" else {}
+    def weight_sources(self) -> dict[str, str]:
+        """Files this part reads, for fetching before the build: field name -> source."""
+        source = getattr(self, "weights", "random")
+        return {} if source == "random" else {"weights": source}
+
+    def processor(self, source: Part) -> dict[str, Any]:
+        """How the samples of the input node `source` become this part's tensor; training and serving read the same."""
+        raise AssemblerError(f"{self.type} takes no raw samples")
+
+    def collator(self, node: str, graph: Graph) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+        """The function from data rows to the tensors of `extras`, keyed by their names."""
+        raise AssemblerError(f"{self.type} has no extras")
+
+
+class AdapterPart(Part):
+    """A part that is put into a host node instead of standing between wires."""
+
+    host: str
+    sites: str
+
+    def attach(self, host: nn.Module, name: str, seed: int) -> list[str]:
+        """Put the adapter `name` on `host` in place; the names, within `host`, of the new parameters."""
+        raise AssemblerError(f"{self.type} attaches nothing")
+
+
+class DatasetPart(Part):
+    """A part that yields rows; `fields` names the columns of a row and their kinds."""
+
+    def fields(self, base: Path) -> dict[str, str]:
+        """Column name -> `image`, `audio`, `text` or `label`, from the options alone."""
+        raise AssemblerError(f"{self.type} names no columns")
+
+    def rows(self, base: Path) -> Sequence[dict[str, Any]]:
+        """All rows, in a fixed order."""
+        raise AssemblerError(f"{self.type} has no rows")

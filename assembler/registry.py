@@ -1,4 +1,8 @@
-"""Parts are found by existing: every module under `components` and every `assembler.parts` entry point."""
+"""Parts are found by existing: every module under `components` and every `assembler.parts` entry point.
+
+A module whose name starts with an underscore belongs to a part and is not looked into: that is where torch may be
+imported at the top.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +42,8 @@ def register(cls: P) -> P:
 
 def _scan(package: ModuleType) -> None:
     for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        importlib.import_module(info.name)
+        if not info.name.rpartition(".")[2].startswith("_"):
+            importlib.import_module(info.name)
 
 
 @cache

@@ -85,6 +85,8 @@ class Spec:
     document: Document | None
     tree: Any = None
     problems: list[Problem] = field(default_factory=list)
+    indent: int = 0
+    """Columns from a list's key to its items, where the file indents them."""
 
     @property
     def base(self) -> Path:
@@ -97,8 +99,10 @@ class Spec:
 
     def dump(self) -> str:
         """The YAML text with comments and order kept."""
-        stream = io.StringIO()
-        _yaml().dump(self.tree, stream)
+        stream, yaml = io.StringIO(), _yaml()
+        if self.indent:
+            yaml.indent(mapping=2, sequence=self.indent, offset=self.indent - 2)
+        yaml.dump(self.tree, stream)
         return stream.getvalue()
 
     def save(self, path: Path | None = None) -> None:
@@ -112,7 +116,7 @@ class Spec:
 def _yaml() -> YAML:
     yaml = YAML(typ="rt")
     yaml.preserve_quotes = True
-    yaml.width = 120
+    yaml.width = 4096
     return yaml
 
 
@@ -169,12 +173,21 @@ def _broken(path: Path, message: str, mark: Any = None) -> Spec:
 
 def _typed(tree: Any, path: Path) -> Spec:
     try:
-        return Spec(path, Document.model_validate(plain(tree)), tree)
+        return Spec(path, Document.model_validate(plain(tree)), tree, indent=_indent(tree))
     except ValidationError as error:
         problems = [validation_problem(item, tree, (), Document) for item in error.errors()]
         return Spec(path, None, tree, problems)
     except RecursionError:
         return _broken(path, "the spec is nested too deeply")
+
+
+def _indent(tree: Any) -> int:
+    """4 where a block list of the spec stands two columns in from its key, as people often write it."""
+    for item in tree.values():
+        marks = getattr(item, "lc", None)
+        if isinstance(item, list) and item and not item.fa.flow_style() and marks is not None and marks.col >= 2:
+            return 4
+    return 0
 
 
 def plain(tree: Any) -> Any:

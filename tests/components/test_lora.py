@@ -11,7 +11,7 @@ from torch import nn
 
 from assembler.anatomy import resolve
 from assembler.errors import AssemblerError
-from components.adapters.lora import (
+from components.adapters._lora import (
     inject_lora,
     lora_names,
     lora_parameters,

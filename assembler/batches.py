@@ -1,0 +1,86 @@
+"""Data rows to the tensors a compiled model takes, and the split into rows to learn from and rows held out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from assembler.check import Graph
+from assembler.errors import AssemblerError
+from assembler.part import Part
+
+Row = dict[str, Any]
+
+
+class Batches:
+    """Collation: a list of data rows -> the keyword tensors of `Assembly.forward`.
+
+    An input node gives one tensor under its own name, made as its consumer's processor says; a part with `extras`
+    gives each under `node_extra`.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.inputs: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.collators: dict[str, Callable[[list[Row]], dict[str, Tensor]]] = {}
+        for node in graph.order:
+            part = graph.parts[node]
+            if part.extras:
+                self.collators[node] = part.collator(node, graph)
+            value = graph.values[node]
+            if not part.ports() and not part.objective and value is not None and value.kind != "text":
+                (column,) = (graph.column(name) for name in part.columns(node, ()))
+                self.inputs[node] = (column, processor_of(graph, node))
+
+    def __call__(self, rows: list[Row]) -> dict[str, Tensor]:
+        batch = self.samples(rows)
+        for node, collate in self.collators.items():
+            batch.update({f"{node}_{key}": tensor for key, tensor in collate(rows).items()})
+        return batch
+
+    def samples(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """The input nodes' tensors alone."""
+        return {
+            node: torch.stack([process(row[column], processor) for row in rows])
+            for node, (column, processor) in self.inputs.items()
+        }
+
+
+def processor_of(graph: Graph, node: str) -> dict[str, Any]:
+    """The processor of an input node, which all its consumers must share.
+
+    Raises:
+        AssemblerError: nothing consumes it, or two consumers want different tensors.
+    """
+    source: Part = graph.parts[node]
+    wanted = [graph.parts[edge.target].processor(source) for edge in graph.edges if edge.source == node]
+    if not wanted:
+        raise AssemblerError(f"{graph.spec.path}: nodes.{node}: nothing is wired to it; add an edge or remove the node")
+    if any(other != wanted[0] for other in wanted):
+        raise AssemblerError(f"{graph.spec.path}: nodes.{node}: its encoders scale pixels differently; give each its own input")
+    return wanted[0]
+
+
+def process(sample: Any, processor: dict[str, Any]) -> Tensor:
+    """One raw sample as a tensor, by the same code that serves a bundle."""
+    from assembler.bundle.processor import preprocess
+
+    return torch.from_numpy(preprocess(sample, processor))
+
+
+def split(graph: Graph) -> tuple[list[Row], list[Row]]:
+    """(rows to learn from, rows held out): each row's place is a hash of its index and the seed, so it never moves."""
+    data = graph.document.data
+    if data is None or graph.dataset is None:
+        raise AssemblerError(f"{graph.spec.path}: there is no `data` to learn from; add it")
+    rows = graph.dataset.rows(graph.base)
+    key = {i: hashlib.sha256(f"{data.seed}:{i}".encode()).digest() for i in range(len(rows))}
+    order = sorted(key, key=lambda i: key[i])
+    cut = round(len(rows) * data.held_out)
+    held, learned = sorted(order[:cut]), sorted(order[cut:])
+    if not learned:
+        raise AssemblerError(f"{graph.spec.path}: data: {data.type} has {len(rows)} rows, none of them to learn from")
+    return [rows[i] for i in learned], [rows[i] for i in held]

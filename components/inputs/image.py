@@ -1,0 +1,36 @@
+"""Pictures come in here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from assembler.part import Part
+from assembler.registry import register
+from assembler.values import Dim, Value, value
+
+Side = Annotated[int, Field(ge=1, le=8192)]
+
+
+@register
+class ImageInput(Part):
+    """A picture column of the data, as an image [B, channels, H, W] of the given size.
+
+    The node's name is the data column it reads, unless `data.columns` maps it to another. The encoder that it feeds
+    says how pixels are scaled. Parameters: 0.
+    """
+
+    type = "input.image"
+
+    size: tuple[Side, Side] = Field((224, 224), description="height and width in pixels")
+    channels: Literal[1, 3] = Field(3, description="3 for colour, 1 for grey")
+    fit: Literal["stretch", "crop"] = Field("stretch", description="stretch both sides, or crop the middle")
+
+    def columns(self, node: str, wired: Collection[str]) -> dict[str, str]:
+        return {node: "image"}
+
+    def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
+        return value("image", channels=self.channels, height=self.size[0], width=self.size[1])

@@ -1,0 +1,45 @@
+"""The multi-layer bridge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from assembler.part import Part
+from assembler.registry import register
+from assembler.values import Dim, Value, value
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@register
+class MlpProjector(Part):
+    """y = W_n a(... a(W_1 x + b_1) ...) + b_n on every token: tokens [B, T, in] -> tokens [B, T, out].
+
+    `depth` counts the linears; the hidden width is `hidden`, by default `out`. An embedding is taken as one token.
+    With `norm`, a LayerNorm over `in` comes first. The bridge of LLaVA-1.5 (arXiv 2310.03744) at depth 2 with GELU.
+    Parameters: in * hidden + hidden + (depth - 2) * (hidden^2 + hidden) + hidden * out + out, plus 2 * in with `norm`.
+    """
+
+    type = "projector.mlp"
+    accepts = {"in": ("tokens", "embedding", "features")}
+
+    depth: int = Field(2, ge=1, le=64, description="number of linear layers")
+    hidden: int | None = Field(None, ge=1, le=1_000_000, description="hidden width; by default the output width")
+    width: int | None = Field(None, ge=1, le=1_000_000, description="output width; by default what the consumer needs")
+    activation: Literal["gelu", "relu", "silu"] = Field("gelu", description="between the linears")
+    norm: bool = Field(False, description="LayerNorm on the input")
+
+    def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
+        source = inputs["in"]
+        tokens = 1 if source.kind == "embedding" else source.shape[1]
+        return value("tokens", tokens=tokens, width=self.width or want)
+
+    def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
+        from components.projectors._layers import Mlp
+
+        inner, outer = inputs["in"]["width"], output["width"]
+        return Mlp(inner, outer, self.depth, hidden=self.hidden, activation=self.activation, norm=self.norm)
