@@ -60,7 +60,9 @@ def processor_of(graph: Graph, node: str) -> dict[str, Any]:
     if not wanted:
         raise AssemblerError(f"{graph.spec.path}: nodes.{node}: nothing is wired to it; add an edge or remove the node")
     if any(other != wanted[0] for other in wanted):
-        raise AssemblerError(f"{graph.spec.path}: nodes.{node}: its encoders scale pixels differently; give each its own input")
+        raise AssemblerError(
+            f"{graph.spec.path}: nodes.{node}: its encoders scale pixels differently; give each its own input"
+        )
     return wanted[0]
 
 

@@ -23,10 +23,55 @@ from assembler.suggest import nearest
 from assembler.values import Dim, Value
 
 RESERVED = frozenset(
-    "apply bfloat16 buffers children compile cpu cuda double eval extra_repr float forward half ipu modules "
-    "mtia named_buffers named_children named_modules named_parameters parameters requires_grad_ share_memory "
-    "state_dict to to_empty train training type xpu zero_grad add_module get_parameter get_buffer get_submodule "
-    "items keys values pop clear update loss logits labels answer label return_loss".split()
+    [
+        "apply",
+        "bfloat16",
+        "buffers",
+        "children",
+        "compile",
+        "cpu",
+        "cuda",
+        "double",
+        "eval",
+        "extra_repr",
+        "float",
+        "forward",
+        "half",
+        "ipu",
+        "modules",
+        "mtia",
+        "named_buffers",
+        "named_children",
+        "named_modules",
+        "named_parameters",
+        "parameters",
+        "requires_grad_",
+        "share_memory",
+        "state_dict",
+        "to",
+        "to_empty",
+        "train",
+        "training",
+        "type",
+        "xpu",
+        "zero_grad",
+        "add_module",
+        "get_parameter",
+        "get_buffer",
+        "get_submodule",
+        "items",
+        "keys",
+        "values",
+        "pop",
+        "clear",
+        "update",
+        "loss",
+        "logits",
+        "labels",
+        "answer",
+        "label",
+        "return_loss",
+    ]
 )
 """Names that torch's modules or a batch already have."""
 
@@ -190,7 +235,12 @@ def _parse_edges(graph: Graph) -> None:
         elif _fits(graph, edge, index):
             other = taken.setdefault((edge.target, edge.port), str(edge))
             if other != str(edge) or edge in graph.edges:
-                _add(graph, f"{edge}: the port is already fed by `{other}`; remove one", ("edges", index), node=edge.target)
+                _add(
+                    graph,
+                    f"{edge}: the port is already fed by `{other}`; remove one",
+                    ("edges", index),
+                    node=edge.target,
+                )
             else:
                 graph.edges.append(edge)
 
@@ -283,7 +333,13 @@ def _value(graph: Graph, node: str) -> Value | None:
     missing = [p for p in ports if p not in part.optional and all(e.port != p for e in graph.incoming[node])]
     for port in missing:
         kinds = " or ".join(ports[port])
-        _add(graph, f"nodes.{node}: nothing is wired to `{port}`, which takes {kinds}", ("nodes", node), node=node, port=port)
+        _add(
+            graph,
+            f"nodes.{node}: nothing is wired to `{port}`, which takes {kinds}",
+            ("nodes", node),
+            node=node,
+            port=port,
+        )
     if missing or not good:
         return None
     try:
@@ -312,7 +368,11 @@ def _check_width(graph: Graph, edge: Edge, wire: Value) -> None:
         f"insert a projector {have} -> {want}",
         (
             {"op": "set", "path": path, "value": {"type": "projector.linear"}},
-            {"op": "rewire", "edge": str(edge), "edges": [f"{edge.source} -> {name}", f"{name} -> {edge.target}{tail}"]},
+            {
+                "op": "rewire",
+                "edge": str(edge),
+                "edges": [f"{edge.source} -> {name}", f"{name} -> {edge.target}{tail}"],
+            },
         ),
     )
     message = f"{edge}: {edge.source} gives width {have}, and {edge.target} needs {want}"

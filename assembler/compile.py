@@ -55,10 +55,10 @@ class Assembly(nn.Module):
         """The values on the wires into `target`, in the order of its ports; nothing after them is computed."""
         values: dict[str, Any] = dict(batch)
         for step in self.plan:
-            arguments = [batch[key] for key in step.extras] + [values[source] for source in step.sources]
+            inputs = [values[source] for source in step.sources]
             if step.node == target:
-                return arguments[len(step.extras) :]
-            values[step.node] = self.nodes[step.node](*arguments)
+                return inputs
+            values[step.node] = self.nodes[step.node](*[batch[key] for key in step.extras], *inputs)
         raise AssemblerError(f"there is no node {target}")
 
     def of(self, name: str) -> list[str]:

@@ -99,6 +99,9 @@ class AdapterPart(Part):
         """Put the adapter `name` on `host` in place; the names, within `host`, of the new parameters."""
         raise AssemblerError(f"{self.type} attaches nothing")
 
+    def merge(self, host: nn.Module) -> None:
+        """Work every adapter of this type on `host` into its weights and take it off; left in place by default."""
+
 
 class DatasetPart(Part):
     """A part that yields rows; `fields` names the columns of a row and their kinds."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from assembler.errors import AssemblerError
 from assembler.problems import Place, Problem
 from assembler.suggest import nearest
 
@@ -88,10 +89,13 @@ class Spec:
     indent: int = 0
     """Columns from a list's key to its items, where the file indents them."""
 
+    root: Path | None = None
+    """The folder that relative `file:` sources start from, where it is not the spec's own."""
+
     @property
     def base(self) -> Path:
         """The folder that relative `file:` sources start from."""
-        return self.path.parent
+        return self.root or self.path.parent
 
     def place(self, *keys: str | int) -> Place:
         """Where the value at `keys` stands in the file; the nearest parent that has a position otherwise."""
@@ -225,3 +229,39 @@ def parse_edge(text: str) -> Edge | None:
     """`a -> b` or `a -> b.port`; None when it is neither."""
     match = EDGE.fullmatch(text)
     return Edge(match[1], match[2], match[3] or "in") if match else None
+
+
+def override(spec: Spec, setting: str) -> Spec:
+    """The spec with one value set from text such as `stages.align.steps=50`; list items go by their `name`.
+
+    Raises:
+        AssemblerError: the text is not of that form, or names no place in the spec.
+    """
+    path, equals, text = setting.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise AssemblerError(f"--set {setting}: write it like stages.align.steps=50")
+    tree = spec.tree
+    for depth, key in enumerate(keys[:-1]):
+        found = _inner(tree, key)
+        if found is None:
+            known = [str(item.get("name")) for item in tree] if isinstance(tree, list) else list(tree)
+            raise AssemblerError(
+                f"--set {setting}: no {'.'.join(keys[: depth + 1])} in {spec.path}{nearest(key, known)}"
+            )
+        tree = found
+    if not isinstance(tree, dict):
+        raise AssemblerError(f"--set {setting}: {'.'.join(keys[:-1])} has no keys to set")
+    try:
+        tree[keys[-1]] = YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise AssemblerError(f"--set {setting}: {text!r} is not a YAML value") from error
+    changed = parse(spec.dump(), spec.path)
+    changed.root = spec.root
+    return changed
+
+
+def _inner(tree: Any, key: str) -> Any:
+    if isinstance(tree, list):
+        return next((item for item in tree if isinstance(item, dict) and item.get("name") == key), None)
+    return tree.get(key) if isinstance(tree, dict) and isinstance(tree.get(key), dict | list) else None

@@ -37,3 +37,10 @@ class Lora(AdapterPart):
 
         knobs = self.model_dump(include={"rank", "alpha", "dropout", "rslora", "dora", "init"})
         return inject_lora(host, self.sites, name=name, seed=seed, **knobs)
+
+    def merge(self, host: nn.Module) -> None:
+        from components.adapters._lora import lora_names, merge_lora, remove_lora
+
+        if lora_names(host):
+            merge_lora(host)
+            remove_lora(host, keep_merged=True)

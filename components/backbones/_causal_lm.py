@@ -41,7 +41,9 @@ class PromptedLM(nn.Module):
         own = rows[(input_ids - vocabulary).clamp(min=0)]  # [B, T, D]
         return torch.where((input_ids < vocabulary).unsqueeze(-1), words, own)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, *features: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, *features: Tensor
+    ) -> dict[str, Tensor]:
         """labels [B, A] are those of the last A positions; the logits [B, A, V] are the ones that predict them."""
         out = self.lm(
             inputs_embeds=self.embed(input_ids, features),  # [B, T, D]
@@ -209,9 +211,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in special])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
 
 
 def _line(error: Exception) -> str:

@@ -44,7 +44,9 @@ class CausalLM(Part):
     prompt: str = Field("{answer}", max_length=20_000, description="text with {slots}, ending in {answer}")
     weights: str = Field("random", description="hf:ORG/NAME, file:FOLDER, a .gguf file by any source, or random")
     sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$", description="digest a single weights file must have")
-    arch: str | None = Field(None, pattern=r"^[a-z][a-z0-9_-]{0,60}$", description="transformers' model type, if random")
+    arch: str | None = Field(
+        None, pattern=r"^[a-z][a-z0-9_-]{0,60}$", description="transformers' model type, if random"
+    )
     config: dict[str, Any] | None = Field(None, description="transformers' config, if random")
     tokenizer: str | None = Field(None, description="source of a folder with tokenizer.json; by default the weights'")
     chat: bool | None = Field(None, description="use the tokenizer's chat template; by default where it has one")

@@ -1,6 +1,6 @@
 """The module of `encoder.timm`, its weights, and the table of facts that shapes are read from.
 
-    python -m components.encoders._timm        # writes timm_facts.json again
+python -m components.encoders._timm        # writes timm_facts.json again
 """
 
 from __future__ import annotations
@@ -19,13 +19,44 @@ from assembler.errors import AssemblerError
 from assembler.suggest import nearest
 from components.encoders.torchvision_names import to_timm
 
-COMMON = """mobilenetv2_100 mobilenetv3_small_100 mobilenetv3_large_100 efficientnet_b0 resnet18 resnet34 resnet50
-resnet101 convnext_tiny convnext_small convnext_base convnext_large vit_tiny_patch16_224 vit_small_patch16_224
-vit_base_patch16_224 vit_base_patch32_224 vit_large_patch16_224 deit3_base_patch16_224 vit_base_patch16_clip_224
-vit_base_patch32_clip_224 vit_large_patch14_clip_224 vit_large_patch14_clip_336 vit_base_patch16_siglip_224
-vit_large_patch16_siglip_256 vit_so400m_patch14_siglip_224 vit_so400m_patch14_siglip_384 vit_small_patch14_dinov2
-vit_base_patch14_dinov2 vit_large_patch14_dinov2 vit_small_patch14_reg4_dinov2 vit_base_patch14_reg4_dinov2
-eva02_base_patch14_224 test_vit test_resnet test_efficientnet test_convnext""".split()
+COMMON = [
+    "mobilenetv2_100",
+    "mobilenetv3_small_100",
+    "mobilenetv3_large_100",
+    "efficientnet_b0",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "convnext_tiny",
+    "convnext_small",
+    "convnext_base",
+    "convnext_large",
+    "vit_tiny_patch16_224",
+    "vit_small_patch16_224",
+    "vit_base_patch16_224",
+    "vit_base_patch32_224",
+    "vit_large_patch16_224",
+    "deit3_base_patch16_224",
+    "vit_base_patch16_clip_224",
+    "vit_base_patch32_clip_224",
+    "vit_large_patch14_clip_224",
+    "vit_large_patch14_clip_336",
+    "vit_base_patch16_siglip_224",
+    "vit_large_patch16_siglip_256",
+    "vit_so400m_patch14_siglip_224",
+    "vit_so400m_patch14_siglip_384",
+    "vit_small_patch14_dinov2",
+    "vit_base_patch14_dinov2",
+    "vit_large_patch14_dinov2",
+    "vit_small_patch14_reg4_dinov2",
+    "vit_base_patch14_reg4_dinov2",
+    "eva02_base_patch14_224",
+    "test_vit",
+    "test_resnet",
+    "test_efficientnet",
+    "test_convnext",
+]
 
 
 class TimmTower(nn.Module):

@@ -71,7 +71,9 @@ class TimmEncoder(Part):
         if not isinstance(height, int) or not isinstance(length, int):
             return value("tokens", width=width)
         if facts["fixed"] and (height % step or length % step):
-            raise WireError("in", f"{self.model} cuts patches of {step} x {step} pixels; {height} x {length} does not fit")
+            raise WireError(
+                "in", f"{self.model} cuts patches of {step} x {step} pixels; {height} x {length} does not fit"
+            )
         tokens = -(-height // step) * -(-length // step) + (facts["prefix"] if self.prefix else 0)
         return value("tokens", tokens=tokens, width=width)
 
@@ -87,7 +89,13 @@ class TimmEncoder(Part):
         if image["channels"] == 1 and self.mean is None:
             mean, std = mean[:1], std[:1]
         knobs = {"mean": list(mean), "std": list(std), "interpolation": facts["interpolation"]}
-        return {"kind": "image", "size": list(image["size"]), "channels": image["channels"], "fit": image["fit"], **knobs}
+        return {
+            "kind": "image",
+            "size": list(image["size"]),
+            "channels": image["channels"],
+            "fit": image["fit"],
+            **knobs,
+        }
 
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
         from components.encoders._timm import TimmTower

@@ -1,0 +1,232 @@
+"""The command line. What needs torch is imported by the command that uses it, so that `validate` starts at once."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import typer
+
+from assembler.errors import AssemblerError
+from assembler.spec import Spec, override, read
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help="Draw a multimodal model as a graph; train it in torch; serve it from ONNX.",
+    epilog="Start with: assembler validate exports/gallery/digits.yaml",
+)
+SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The YAML file of the graph.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a value: stages.align.steps=50.")]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def command(example: str) -> Callable[[F], F]:
+    """A command with an example under its help, whose AssemblerErrors are sentences on stderr and exit code 1."""
+
+    def wrap(function: F) -> F:
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except AssemblerError as error:
+                typer.echo(str(error), err=True)
+                raise typer.Exit(1) from error
+            except KeyboardInterrupt as error:
+                typer.echo("stopped", err=True)
+                raise typer.Exit(130) from error
+
+        name = function.__name__.rstrip("_").replace("_", "-")
+        app.command(name, epilog=f"Example: {example}")(run)
+        return function
+
+    return wrap
+
+
+def _print_json(data: Any) -> None:
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def _spec(path: Path, sets: list[str]) -> Spec:
+    spec = read(path)
+    for setting in sets:
+        if spec.document is None:
+            break
+        spec = override(spec, setting)
+    return spec
+
+
+@command("assembler validate exports/gallery/digits.yaml --fix")
+def validate(
+    spec: SpecPath,
+    as_json: Json = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Apply every fix there is and save the spec.")] = False,
+) -> None:
+    """Check every node, wire, slot and stage; fetches nothing and loads no weights."""
+    from assembler.check import apply_fixes, check
+
+    loaded, done = read(spec), []
+    if fix and loaded.document is not None:
+        loaded, done = apply_fixes(loaded)
+        if done:
+            loaded.save()
+    graph = check(loaded)
+    if as_json:
+        wires = {str(edge): str(graph.values.get(edge.source) or "unknown") for edge in graph.edges}
+        problems = [problem.as_dict() for problem in graph.problems]
+        _print_json({"ok": not problems, "fixed": done, "problems": problems, "wires": wires})
+    else:
+        for title in done:
+            typer.echo(f"fixed: {title}")
+        for problem in graph.problems:
+            typer.echo(problem.render(str(spec)))
+        for edge in graph.edges if not graph.problems else []:
+            typer.echo(f"{edge}   {graph.values.get(edge.source) or 'unknown'}")
+        count = len(graph.problems)
+        typer.echo(f"{count} problem{'s' if count != 1 else ''}" if count else f"{spec}: good")
+    raise typer.Exit(1 if graph.problems else 0)
+
+
+@command("assembler schema > spec.schema.json")
+def schema() -> None:
+    """Print the JSON schema of specs, with every part that is installed."""
+    from assembler.schema import spec_schema
+
+    _print_json(spec_schema())
+
+
+@command("assembler parts --family encoder")
+def parts(
+    family: Annotated[str | None, typer.Option(help="Only one family: encoder, projector, adapter...")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the parts that are installed, here and from other packages."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from assembler import registry
+
+    found = {name: cls for name, cls in registry.parts().items() if family in (None, registry.family(name))}
+    if not found:
+        raise AssemblerError(f"no part is of the family {family}; leave --family out to see all")
+    about = {name: " ".join((cls.__doc__ or "").split("\n\n")[0].split()) for name, cls in found.items()}
+    if as_json:
+        _print_json({n: {"about": about[n], "schema": cls.model_json_schema()} for n, cls in found.items()})
+        return
+    table = Table("part", "what it computes")
+    for name, text in about.items():
+        table.add_row(name, text)
+    Console().print(table)
+
+
+@command("assembler fetch exports/gallery/digits.yaml")
+def fetch(spec: SpecPath) -> None:
+    """Bring every weight that the spec names to this computer."""
+    from assembler.check import check
+    from assembler.weights import fetch as bring
+    from assembler.weights import parse_source
+
+    graph = check(spec).require()
+    for node, part in graph.parts.items():
+        for source in part.weight_sources().values():
+            typer.echo(f"{node}: {bring(parse_source(source), graph.base)}")
+
+
+@command("assembler summary exports/gallery/digits.yaml --json")
+def summary(spec: SpecPath, as_json: Json = False, sets: Sets = []) -> None:
+    """Count parameters and forecast memory and FLOPs, without loading a weight."""
+    from assembler.check import check
+    from assembler.forecast import summary as summarise
+
+    report = summarise(check(_spec(spec, sets)))
+    if as_json:
+        _print_json(report)
+    else:
+        from assembler.tables import print_summary
+
+        print_summary(report)
+
+
+@command("assembler train exports/gallery/digits.yaml --run exports/runs/digits --set stages.align.steps=50")
+def train(
+    spec: SpecPath,
+    run: Annotated[Path, typer.Option("--run", help="Folder of the run.", show_default=False)],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    sets: Sets = [],
+) -> None:
+    """Train the stages of a spec; a killed run goes on with --resume as if nothing had happened."""
+    from assembler.check import check
+
+    loaded = _spec(spec, sets)
+    check(loaded).require()
+    from assembler.train import train as run_stages
+
+    run_stages(loaded, run, resume)
+    typer.echo(f"next: assembler eval {run}")
+
+
+@command("assembler eval exports/runs/digits --json")
+def eval_(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)],
+    as_json: Json = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many held-out rows.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Let this bundle answer instead of torch.")] = None,
+) -> None:
+    """Score a run, or its bundle, on the rows that were held out."""
+    from assembler.tables import print_scores, scored
+
+    report = scored(run, limit, bundle, quiet=as_json)
+    if as_json:
+        _print_json(report)
+    else:
+        print_scores(report)
+
+
+@command("assembler export exports/runs/digits --out exports/bundles/digits --precision int8")
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the bundle, new.", show_default=False)],
+    precision: Annotated[Literal["fp32", "int8", "int4"], typer.Option(help="Of the decoder's weights.")] = "fp32",
+    as_json: Json = False,
+) -> None:
+    """Write a trained run as an ONNX bundle with its parity report."""
+    if out.exists():
+        raise AssemblerError(f"{out} exists already; choose another folder or remove it")
+    from assembler.tables import exported, print_parity
+
+    report = exported(run, out, precision, quiet=as_json)
+    if as_json:
+        _print_json(report)
+    else:
+        print_parity(report, out)
+
+
+@command('assembler ask exports/bundles/digits --image seven.png --prompt "Which digit is this?"')
+def ask(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.", show_default=False)],
+    image: Annotated[list[str], typer.Option(metavar="[SLOT=]FILE", help="A picture for a slot.")] = [],
+    prompt: Annotated[list[str], typer.Option(metavar="[SLOT=]TEXT", help="Words for a text slot.")] = [],
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
+) -> None:
+    """Ask a bundle about a picture; needs onnxruntime and no torch."""
+    from assembler.asking import ask as answer
+
+    typer.echo(answer(bundle, image, prompt, max_new_tokens))
+
+
+def main() -> None:
+    """Entry point of the `assembler` script."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    app()
+
+
+if __name__ == "__main__":
+    main()

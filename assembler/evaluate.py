@@ -1,0 +1,124 @@
+"""Evaluate: a model's answers on rows it has not seen, by the metrics that fit the answer, against a plain baseline."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from assembler.batches import Batches
+from assembler.check import Graph
+from assembler.compile import Assembly, inference
+from assembler.errors import AssemblerError
+
+Row = dict[str, Any]
+
+
+class TorchAnswers:
+    """Answers of a compiled model: texts of an LM, classes of a classifier."""
+
+    def __init__(self, graph: Graph, assembly: Assembly, node: str | None = None) -> None:
+        self.graph, self.assembly = graph, assembly
+        self.node = node or graph.objectives[0]
+        self.batches = Batches(graph)
+        self.collator = self.batches.collators[self.node]
+
+    def __call__(self, rows: Sequence[Row]) -> list[Any]:
+        if hasattr(self.collator, "prompts"):
+            return [self.collator.tokenizer.decode(ids, skip_special_tokens=True) for ids in self.ids(rows)]
+        with inference(self.assembly):
+            return self.assembly(**self._on_device(self.batches(list(rows))))["logits"].argmax(-1).tolist()
+
+    def ids(self, rows: Sequence[Row]) -> list[list[int]]:
+        """The greedy answers' token ids."""
+        ids, mask, features = self.encode(rows)
+        part: Any = self.graph.parts[self.node]
+        with inference(self.assembly):
+            stop = self.collator.prompt.stop  # type: ignore[attr-defined]
+            return self._lm.generate_ids(ids, mask, features, part.max_new_tokens, stop)
+
+    def logits(self, rows: Sequence[Row]) -> torch.Tensor:
+        """Logits of the first answer token: [B, V]."""
+        ids, mask, features = self.encode(rows)
+        with inference(self.assembly):
+            labels = torch.zeros(len(ids), 0, dtype=torch.long, device=ids.device)
+            out = self._lm.lm(
+                inputs_embeds=self._lm.embed(ids, features),
+                attention_mask=mask,
+                position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+                use_cache=False,
+                logits_to_keep=labels.shape[1] + 1,
+            )
+        return out.logits[:, -1]
+
+    def encode(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """Prompt ids [B, T], mask [B, T] and the features of the wired slots."""
+        prompts = self.collator.prompts(rows)  # type: ignore[attr-defined]
+        length = max(map(len, prompts))
+        device = next(self.assembly.parameters()).device
+        ids = torch.tensor([[0] * (length - len(p)) + p for p in prompts], device=device)
+        mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=device)
+        with inference(self.assembly):
+            features = self.assembly.features(self.node, self._on_device(self.batches.samples(rows)))
+        return ids, mask, features
+
+    @property
+    def _lm(self) -> Any:
+        return self.assembly.nodes[self.node]
+
+    def _on_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        device = next(self.assembly.parameters()).device
+        return {key: tensor.to(device) for key, tensor in batch.items()}
+
+
+class BundleAnswers:
+    """Answers of an exported bundle on the same rows."""
+
+    def __init__(self, graph: Graph, folder: Path) -> None:
+        from assembler.bundle.runtime import Bundle
+
+        self.graph, self.bundle = graph, Bundle(folder)
+
+    def __call__(self, rows: Sequence[Row]) -> list[str]:
+        from assembler.export import samples
+
+        return self.bundle.generate(samples(self.graph, self.graph.objectives[0], rows))
+
+
+def evaluate(graph: Graph, given: Sequence[Any], learned: Sequence[Row], held_out: Sequence[Row]) -> dict[str, Any]:
+    """Scores of the answers `given` to the held-out rows: `exact_match` of texts, or `accuracy` and `macro_f1` of
+    classes; `n`; and the `baseline` that always gives the commonest answer of the rows to learn from.
+
+    Raises:
+        AssemblerError: no row is held out.
+    """
+    if not held_out:
+        raise AssemblerError(f"{graph.spec.path}: no row is held out; set data.held_out, such as 0.2")
+    part = graph.parts[graph.objectives[0]]
+    kind = "answer" if "answer" in part.columns(graph.objectives[0], ()) else "label"
+    column = graph.column(kind)
+    clean = _normal if kind == "answer" else _same
+    wanted = [row[column] for row in held_out]
+    common = Counter(row[column] for row in learned).most_common(1)[0][0]
+    pairs = [(clean(g), clean(w)) for g, w in zip(given, wanted, strict=True)]
+    name = "exact_match" if kind == "answer" else "accuracy"
+    scores: dict[str, Any] = {name: sum(g == w for g, w in pairs) / len(pairs), "n": len(pairs)}
+    if kind == "label":
+        from sklearn.metrics import f1_score
+
+        scores["macro_f1"] = float(f1_score([w for _, w in pairs], [g for g, _ in pairs], average="macro"))
+    scores["baseline"] = sum(w == clean(common) for _, w in pairs) / len(pairs)
+    samples = [{"answer": g, "expected": w} for g, w in zip(given, wanted, strict=True)]
+    return {**scores, "metric": name, "samples": samples}
+
+
+def _same(label: Any) -> Any:
+    return label
+
+
+def _normal(text: str) -> str:
+    """Text without space at its ends and without regard to case."""
+    return text.strip().casefold()

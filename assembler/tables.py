@@ -1,0 +1,109 @@
+"""What the commands show people: tables, bars and the work between them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+
+def size(count: float) -> str:
+    """Bytes for people: 1,234,567,890 is 1.15 GiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
+        count /= 1024
+    return f"{count:,.2f} GiB"
+
+
+def print_summary(report: dict[str, Any], console: Console | None = None) -> None:
+    """Parameters a node, wires, and the forecast a stage."""
+    console = console or Console()
+    table = Table("part", title=f"{report['name']}: {report['total']:,} parameters", title_justify="left")
+    table.add_column("parameters", justify="right")
+    table.add_column("trainable", justify="right")
+    for name, row in {**report["nodes"], **report["adapters"]}.items():
+        table.add_row(name, f"{row['parameters']:,}", f"{row['trainable']:,}")
+    console.print(table)
+    wires = Table("wire", "carries")
+    for wire, value in report["wires"].items():
+        wires.add_row(wire, value.replace("[", r"\["))
+    console.print(wires)
+    if report["stages"]:
+        console.print(_stages(report["stages"]))
+    serving = report["serving"]
+    cache = f", and {size(serving['cache_bytes_per_token'])} a token of cache" if serving["cache_bytes_per_token"] else ""
+    console.print(f"serving: {size(serving['weights_bytes'])} of weights{cache}")
+
+
+def _stages(stages: dict[str, Any]) -> Table:
+    table = Table("stage", title="forecast of one step", title_justify="left")
+    columns = {"trainable": "trainable", "memory_bytes": "memory peak", "weights_bytes": "weights"}
+    columns |= {"gradients_bytes": "gradients", "optimizer_bytes": "optimiser", "activations_bytes": "activations"}
+    for title in [*columns.values(), "GFLOP"]:
+        table.add_column(title, justify="right")
+    for name, row in stages.items():
+        cells = [f"{row[key]:,}" if key == "trainable" else size(row[key]) for key in columns]
+        table.add_row(name, *cells, f"{row['flops'] / 1e9:,.0f}")
+    return table
+
+
+def scored(run: Path, limit: int | None, bundle: Path | None, quiet: bool) -> dict[str, Any]:
+    """Score a run or its bundle with a progress bar."""
+    from assembler.batches import split
+    from assembler.evaluate import BundleAnswers, TorchAnswers, evaluate
+    from assembler.runs import load_run
+
+    graph, assembly = load_run(run)
+    learned, held_out = split(graph)
+    held_out = held_out[:limit]
+    answers = BundleAnswers(graph, bundle) if bundle else TorchAnswers(graph, assembly)
+    starts = range(0, len(held_out), 32)
+    if not quiet:
+        starts = track(starts, description="answers", total=len(starts))  # type: ignore[assignment]
+    given = [answer for start in starts for answer in answers(held_out[start : start + 32])]
+    return evaluate(graph, given, learned, held_out)
+
+
+def print_scores(report: dict[str, Any]) -> None:
+    """The scores, and the first answers beside what was expected."""
+    console = Console()
+    table = Table("metric")
+    table.add_column("value", justify="right")
+    for key, value in report.items():
+        if isinstance(value, int | float):
+            table.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
+    console.print(table)
+    samples = Table("answer", "expected")
+    for row in report["samples"][:8]:
+        samples.add_row(str(row["answer"]), str(row["expected"]))
+    console.print(samples)
+
+
+def exported(run: Path, out: Path, precision: str, quiet: bool) -> dict[str, Any]:
+    """Export a run, saying what is being written."""
+    from assembler.batches import split
+    from assembler.export import export
+    from assembler.runs import load_run
+
+    console = Console(quiet=quiet)
+    graph, assembly = load_run(run)
+    learned, held_out = split(graph)
+    with console.status("export") as status:
+        return export(graph, assembly, out, precision, held_out or learned, lambda text: status.update(f"export: {text}"))
+
+
+def print_parity(report: dict[str, Any], out: Path) -> None:
+    """The parity report, and the command to type next."""
+    console = Console()
+    table = Table("graph", title=f"{out}: {report['precision']}, {size(report['bytes'])}", title_justify="left")
+    table.add_column("largest difference", justify="right")
+    table.add_column("relative", justify="right")
+    for row in report["graphs"]:
+        table.add_row(row["graph"], f"{row['max_abs']:.1e}", f"{row['relative']:.1e}")
+    console.print(table)
+    console.print(f"greedy answers equal to torch's on {report['greedy']:.0%} of {report['samples']} held-out samples")
+    console.print(f"next: assembler ask {out} --image FILE --prompt TEXT")

@@ -1,0 +1,301 @@
+"""Train: the stages of a spec on transformers' Trainer, each resumable from any kill with the same loss curve."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from assembler.batches import Batches, split
+from assembler.check import Graph, check
+from assembler.compile import Assembly, compile_graph
+from assembler.errors import AssemblerError
+from assembler.runs import Run, load_learned, save_learned
+from assembler.spec import Spec, Stage
+
+LEARNED = "learned.safetensors"
+COMPLETE = "complete"
+"""A checkpoint has this file once all its others are whole."""
+SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+
+
+def train(spec: Spec, folder: Path, resume: bool = False, console: Console | None = None) -> Run:
+    """Train every stage of a spec into a run folder; a finished stage is not repeated.
+
+    Raises:
+        AssemblerError: the spec has problems or no stages, the folder is in use, the spec is not the run's, a weight
+            moved that should not or did not that should, or the loss is no longer a number.
+    """
+    console = console or Console()
+    run = Run(folder)
+    graph = _open(run, spec, resume)
+    assembly = compile_graph(graph)
+    console.print(freeze_table(graph, assembly))
+    learn, _ = split(graph)
+    batches = Batches(graph)
+    stages = graph.document.stages
+    done: list[str] = []
+    for index, stage in enumerate(stages):
+        names = learned_so_far(stages, index)
+        if run.learned(stage.name).is_file():
+            load_learned(assembly, run.learned(stage.name))
+            console.print(f"stage {stage.name}: done before")
+        else:
+            _run_stage(run, graph, assembly, stage, names, learn, batches, done, console)
+        done.append(stage.name)
+    return run
+
+
+def learned_so_far(stages: Sequence[Stage], index: int) -> list[str]:
+    """Nodes and adapters that some stage up to `index` trains."""
+    return list(dict.fromkeys(name for stage in stages[: index + 1] for name in stage.train))
+
+
+def _open(run: Run, spec: Spec, resume: bool) -> Graph:
+    graph = check(spec).require()
+    if not graph.document.stages:
+        raise AssemblerError(f"{spec.path}: there are no `stages`; add one, such as {{name: align, train: [bridge]}}")
+    if not run.spec_path.exists():
+        if resume:
+            raise AssemblerError(f"{run.folder} is not a run yet, so there is nothing to resume; leave --resume out")
+        if run.folder.exists() and any(run.folder.iterdir()):
+            raise AssemblerError(f"{run.folder} is not empty and no run; choose another folder")
+        run.create(spec)
+        return graph
+    if not resume:
+        raise AssemblerError(f"{run.folder} is a run already; add --resume to go on, or choose another folder")
+    if run.spec().document != spec.document:
+        raise AssemblerError(
+            f"{run.spec_path} differs from {spec.path}; resume with the run's own, or choose another folder"
+        )
+    return graph
+
+
+def freeze_table(graph: Graph, assembly: Assembly) -> Table:
+    """Which node and adapter learns in which stage."""
+    table = Table(title="what learns", title_justify="left")
+    table.add_column("part")
+    table.add_column("parameters", justify="right")
+    for stage in graph.document.stages:
+        table.add_column(stage.name)
+    sizes = {key: parameter.numel() for key, parameter in assembly.named_parameters()}
+    for name in [*assembly.nodes, *assembly.adapters]:
+        count = sum(sizes[key] for key in assembly.of(name))
+        cells = [f"lr {stage.lr:g}" if name in stage.train else "frozen" for stage in graph.document.stages]
+        table.add_row(name, f"{count:,}", *cells)
+    return table
+
+
+def _run_stage(
+    run: Run,
+    graph: Graph,
+    assembly: Assembly,
+    stage: Stage,
+    names: list[str],
+    rows: Sequence[Any],
+    batches: Batches,
+    done: list[str],
+    console: Console,
+) -> None:
+    assembly.train_only(stage.train)
+    folder = run.stage(stage.name)
+    checkpoint = _last_checkpoint(folder)
+    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    if run.metrics_path.exists():
+        run.trim_metrics(done, stage.name, step)
+    watchers: list[TrainerCallback] = [
+        Metrics(run, stage.name, step, before=sum(s.steps for s in graph.document.stages[: len(done)])),
+        Bar(stage, console),
+        Completed(),
+    ]
+    watchers += [] if checkpoint else [Moved(assembly, stage.name, console)]
+    trainer = StageTrainer(
+        model=assembly,
+        args=_arguments(folder, stage, graph.document.seed),
+        train_dataset=rows,  # type: ignore[arg-type]  # a sequence is what it takes
+        data_collator=batches,
+        callbacks=watchers,
+    )
+    trainer.names = names
+    trainer.remove_callback(_default_printer(trainer))
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    save_learned(assembly, names, run.learned(stage.name))
+    for old in folder.glob("checkpoint-*"):
+        shutil.rmtree(old)
+
+
+def _arguments(folder: Path, stage: Stage, seed: int) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=stage.steps,
+        per_device_train_batch_size=stage.batch,
+        learning_rate=stage.lr,
+        warmup_steps=stage.warmup,
+        lr_scheduler_type=SCHEDULES[stage.schedule],
+        weight_decay=stage.weight_decay,
+        max_grad_norm=stage.clip,
+        bf16=stage.precision == "bf16",
+        save_strategy="steps",
+        save_steps=stage.save_every,
+        save_total_limit=2,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to="none",
+        remove_unused_columns=False,
+        use_cpu=not torch.cuda.is_available(),
+        seed=seed,
+        data_seed=seed,
+    )
+
+
+def _default_printer(trainer: Trainer) -> type[TrainerCallback]:
+    from transformers.trainer_callback import PrinterCallback
+
+    return PrinterCallback
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint; what a kill left half-written is removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for path in found:
+        if not (path / COMPLETE).is_file():
+            shutil.rmtree(path)
+    whole = [path for path in found if path.exists()]
+    return whole[-1] if whole else None
+
+
+class StageTrainer(Trainer):
+    """A Trainer whose checkpoints hold what was learned, as safetensors, and not the frozen weights."""
+
+    names: list[str] = []
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        assert output_dir is not None
+        save_learned(self.model, self.names, Path(output_dir) / LEARNED)  # type: ignore[arg-type]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_learned(self.model, Path(resume_from_checkpoint) / LEARNED)  # type: ignore[arg-type]
+
+
+class Completed(TrainerCallback):
+    """Marks a checkpoint as whole after everything in it is written."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+class Metrics(TrainerCallback):
+    """One line of JSON a step, and the same for TensorBoard; a loss that is no number ends the run."""
+
+    def __init__(self, run: Run, stage: str, step: int, before: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.run, self.stage, self.before = run, stage, before
+        self.board = SummaryWriter(str(run.folder / "tensorboard"), purge_step=before + step + 1)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+    ) -> None:
+        if not state.is_world_process_zero or "loss" not in (logs or {}):
+            return
+        row = {"stage": self.stage, "step": state.global_step, "loss": logs["loss"], "lr": logs["learning_rate"]}
+        row["grad_norm"] = float(logs["grad_norm"]) if "grad_norm" in logs else None
+        if not math.isfinite(row["loss"]):
+            raise AssemblerError(
+                f"stage {self.stage}: the loss is {row['loss']} at step {state.global_step}; lower `lr` or `clip`"
+            )
+        with self.run.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        for key in ("loss", "lr"):
+            self.board.add_scalar(f"{self.stage}/{key}", row[key], self.before + state.global_step)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.board.close()
+
+
+class Bar(TrainerCallback):
+    """A progress bar with loss, samples a second and time left."""
+
+    def __init__(self, stage: Stage, console: Console) -> None:
+        self.stage = stage
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("{task.fields[rate]} samples/s"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.bar.start()
+        fields = {"loss": "-", "rate": "-"}
+        start = state.global_step
+        self.task = self.bar.add_task(f"stage {self.stage.name}", total=state.max_steps, completed=start, **fields)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+    ) -> None:
+        speed = self.bar.tasks[0].speed
+        rate = "-" if speed is None else f"{speed * self.stage.batch:.1f}"
+        fields = {"loss": f"{logs['loss']:.4f}"} if "loss" in (logs or {}) else {}
+        self.bar.update(self.task, completed=state.global_step, rate=rate, **fields)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.bar.stop()
+
+
+class Moved(TrainerCallback):
+    """After the first step that has a learning rate: exactly the weights that learn, and have a gradient, moved."""
+
+    def __init__(self, assembly: Assembly, stage: str, console: Console) -> None:
+        self.assembly, self.stage, self.console = assembly, stage, console
+        self.before: dict[str, int] = {}
+        self.still: set[str] = set()
+        self.checked = False
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, optimizer: Any = None, **_: Any
+    ) -> None:
+        if self.checked or optimizer.param_groups[0]["lr"] == 0:
+            return
+        unreached = [k for k, p in self.assembly.named_parameters() if p.requires_grad and p.grad is None]
+        if unreached:
+            raise AssemblerError(
+                f"stage {self.stage}: the loss does not reach {unreached[0]}; take its part out of `train`, or wire it"
+            )
+        self.still = {k for k, p in self.assembly.named_parameters() if p.requires_grad and not p.grad.any()}  # type: ignore[union-attr]
+        self.before = {key: bits(parameter) for key, parameter in self.assembly.named_parameters()}
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.checked or not self.before:
+            return
+        self.checked = True
+        moved = {key for key, p in self.assembly.named_parameters() if bits(p) != self.before[key]}
+        learning = {key for key, p in self.assembly.named_parameters() if p.requires_grad}
+        wrong = sorted(moved - learning) + sorted(learning - moved - self.still)
+        if wrong:
+            what = "is frozen and moved" if wrong[0] in moved else "learns and did not move"
+            raise AssemblerError(f"stage {self.stage}: {wrong[0]} {what} in the first step; the run is stopped")
+        frozen = len(self.before) - len(learning)
+        idle = f", {len(self.still - moved)} have no gradient yet" if self.still - moved else ""
+        self.console.print(f"checked: {len(moved)} tensors moved{idle}, {frozen} frozen ones did not")
+
+
+def bits(tensor: Tensor) -> int:
+    """A checksum of a tensor's very bits, quick enough to take of every weight."""
+    kinds: dict[int, torch.dtype] = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    flat = tensor.detach().contiguous().view(kinds[tensor.element_size()]).flatten()
+    return int(flat.sum(dtype=torch.int64))
