@@ -67,10 +67,13 @@ def processor_of(graph: Graph, node: str) -> dict[str, Any]:
 
 
 def process(sample: Any, processor: dict[str, Any]) -> Tensor:
-    """One raw sample as a tensor, by the same code that serves a bundle."""
+    """One raw sample as a tensor: a picture by the code that serves a bundle, a sound padded or cut to length."""
     from assembler.bundle.processor import preprocess
 
-    return torch.from_numpy(preprocess(sample, processor))
+    if processor["kind"] == "image":
+        return torch.from_numpy(preprocess(sample, processor))
+    sound = torch.as_tensor(sample, dtype=torch.float32)[: processor["samples"]]  # [S]
+    return torch.nn.functional.pad(sound, (0, processor["samples"] - len(sound)))
 
 
 def split(graph: Graph) -> tuple[list[Row], list[Row]]:

@@ -1,0 +1,80 @@
+"""The module of `encoder.whisper`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import WhisperConfig
+from transformers.audio_utils import mel_filter_bank
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from assembler.errors import AssemblerError
+
+WINDOW, HOP, RATE = 400, 160, 16_000
+
+
+class LogMel(nn.Module):
+    """Waveform [B, S] -> log-mel [B, mels, S / hop]; the Fourier transform is a convolution, which every runtime has."""
+
+    def __init__(self, mels: int) -> None:
+        super().__init__()
+        bins = WINDOW // 2 + 1
+        angle = 2 * math.pi * torch.arange(bins, device="cpu")[:, None] * torch.arange(WINDOW, device="cpu") / WINDOW
+        window = torch.hann_window(WINDOW, dtype=torch.float64, device="cpu")
+        waves = torch.cat([torch.cos(angle.double()), -torch.sin(angle.double())]) * window  # [2 * bins, window]
+        filters = mel_filter_bank(bins, mels, 0.0, 8000.0, RATE, norm="slaney", mel_scale="slaney")
+        self.register_buffer("waves", waves.float().unsqueeze(1), persistent=False)
+        self.register_buffer("filters", torch.tensor(filters.T, dtype=torch.float32, device="cpu"), persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        padded = F.pad(waveform.unsqueeze(1), (WINDOW // 2, WINDOW // 2), mode="reflect")
+        real, imaginary = F.conv1d(padded, self.waves, stride=HOP)[..., :-1].chunk(2, dim=1)  # [B, bins, S / hop]
+        power = real.square() + imaginary.square()
+        log = (self.filters @ power).clamp(min=1e-10).log10()  # [B, mels, S / hop]
+        floor = log.amax(dim=(1, 2), keepdim=True) - 8
+        return (torch.maximum(log, floor) + 4) / 4
+
+
+class WhisperTower(nn.Module):
+    """Whisper's encoder from the waveform on; a sound shorter than 30 s uses the first positions."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        knobs = {key: item for key, item in config.items() if key not in ("model_type", "architectures", "auto_map")}
+        try:
+            self.config = WhisperConfig(**knobs)
+            self.config._attn_implementation = "sdpa"
+            self.encoder = WhisperEncoder(self.config)
+        except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:
+            raise AssemblerError(f"transformers cannot make a Whisper of this config: {error}") from error
+        self.mel = LogMel(self.config.num_mel_bins)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        encoder = self.encoder
+        x = F.gelu(encoder.conv1(self.mel(waveform)))
+        x = F.gelu(encoder.conv2(x)).transpose(1, 2)  # [B, T, D]
+        x = x + encoder.embed_positions.weight[: x.shape[1]]
+        x = F.dropout(x, encoder.dropout, encoder.training)
+        for layer in encoder.layers:
+            out = layer(x, None)
+            x = out[0] if isinstance(out, tuple) else out
+        return encoder.layer_norm(x)  # [B, T, D]
+
+
+def load_tower(module: WhisperTower, state: dict[str, Tensor], name: str) -> None:
+    """Put the encoder's part of a Whisper checkpoint into the tower."""
+    found = {}
+    for prefix in ("model.encoder.", "encoder.", ""):
+        found = {key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)}
+        if "conv1.weight" in found:
+            break
+    own = module.encoder.state_dict()
+    missing = [key for key in own if key not in found or found[key].shape != own[key].shape]
+    if missing:
+        raise AssemblerError(f"{name}: {missing[0]} is missing or of another shape; give Whisper in transformers' layout")
+    kept = {key: found[key].to(own[key].dtype) for key in own}
+    module.encoder.load_state_dict(kept, assign=True)

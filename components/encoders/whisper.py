@@ -1,0 +1,79 @@
+"""Whisper's encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, model_validator
+
+from assembler.part import Part, WireError
+from assembler.registry import register
+from assembler.values import Dim, Value, value
+from assembler.weights import cached, fetch, parse_source
+
+if TYPE_CHECKING:
+    from torch import nn
+
+RATE, HOP = 16_000, 160
+DEFAULTS = {"d_model": 384, "num_mel_bins": 80, "max_source_positions": 1500}
+"""What transformers' WhisperConfig takes for a size that a config leaves out."""
+
+
+@register
+class WhisperEncoder(Part):
+    """Waveform [B, S] at 16 kHz -> log-mel [B, mels, S / 160] -> tokens [B, S / 320, width], 50 a second.
+
+    The log-mel spectrogram (Hann window of 400, hop of 160, Slaney filters, clipped 8 below its maximum) is taken
+    inside the module, so that it is the same wherever the model runs. Sounds of up to 30 s; the positions are those of
+    the first S / 320 tokens. Weights: a folder of transformers' layout, or `random` with `config`. Source: arXiv
+    2212.04356. Parameters: those of transformers' WhisperEncoder for the config.
+    """
+
+    type = "encoder.whisper"
+    accepts = {"in": ("waveform",)}
+
+    weights: str = Field("random", description="hf:ORG/NAME, file:FOLDER or random")
+    config: dict[str, Any] | None = Field(None, description="transformers' WhisperConfig, if random")
+
+    @model_validator(mode="after")
+    def _whole(self) -> WhisperEncoder:
+        if self.weights != "random" and self.config:
+            raise ValueError("`config` is for `weights: random`; the named weights bring their own")
+        return self
+
+    def _config(self, base: Path) -> dict[str, Any] | None:
+        from components.backbones.causal_lm import read_config
+
+        if self.weights == "random":
+            return self.config or {}
+        path = cached(parse_source(self.weights), base)
+        return None if path is None else read_config(path, path.stat().st_mtime)
+
+    def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
+        samples, config = inputs["in"]["samples"], self._config(base)
+        if not isinstance(samples, int) or config is None:
+            return value("tokens")
+        sizes = {**DEFAULTS, **config}
+        if samples % (2 * HOP):
+            raise WireError("in", f"{samples} samples are no whole number of tokens of {2 * HOP}; change `seconds`")
+        if samples // (2 * HOP) > sizes["max_source_positions"]:
+            longest = sizes["max_source_positions"] * 2 * HOP / RATE
+            raise WireError("in", f"this Whisper hears at most {longest:g} s; make `seconds` no more")
+        return value("tokens", tokens=samples // (2 * HOP), width=sizes["d_model"])
+
+    def processor(self, source: Part) -> dict[str, Any]:
+        sound = source.model_dump()
+        return {"kind": "audio", "rate": sound["rate"], "samples": round(sound["seconds"] * sound["rate"])}
+
+    def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
+        from components.encoders._whisper import WhisperTower
+
+        return WhisperTower(self._config(base) or {})
+
+    def load(self, module: nn.Module, base: Path) -> None:
+        from assembler.weights import load_state
+        from components.encoders._whisper import WhisperTower, load_tower
+
+        assert isinstance(module, WhisperTower)
+        load_tower(module, load_state(fetch(parse_source(self.weights), base)), self.weights)

@@ -1,0 +1,32 @@
+"""Sound comes in here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from pydantic import Field
+
+from assembler.part import Part
+from assembler.registry import register
+from assembler.values import Dim, Value, value
+
+
+@register
+class AudioInput(Part):
+    """A sound column of the data, as one channel [B, seconds * rate] padded with silence or cut to `seconds`.
+
+    The node's name is the data column it reads, unless `data.columns` maps it to another. A sample of the column is a
+    one-dimensional float array at `rate`. The encoder that it feeds turns it into features. Parameters: 0.
+    """
+
+    type = "input.audio"
+
+    seconds: float = Field(30.0, gt=0, le=3600, description="length that every sound is brought to")
+    rate: int = Field(16_000, ge=1000, le=192_000, description="samples a second")
+
+    def columns(self, node: str, wired: Collection[str]) -> dict[str, str]:
+        return {node: "audio"}
+
+    def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
+        return value("waveform", samples=round(self.seconds * self.rate))
