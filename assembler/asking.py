@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from assembler.errors import AssemblerError
 
 
-def ask(folder: Path, images: list[str], prompts: list[str], max_new_tokens: int | None = None) -> str:
+def ask(folder: Path, images: Sequence[str], prompts: Sequence[str], max_new_tokens: int | None = None) -> str:
     """The bundle's greedy answer; images and prompts are `FILE` or `SLOT=FILE`, `TEXT` or `SLOT=TEXT`.
 
     Raises:
@@ -23,7 +25,7 @@ def ask(folder: Path, images: list[str], prompts: list[str], max_new_tokens: int
     return bundle.generate([sample], max_new_tokens)[0].strip()
 
 
-def _named(given: list[str], slots: list[str], option: str) -> dict[str, str]:
+def _named(given: Sequence[str], slots: list[str], option: str) -> dict[str, str]:
     """Each slot's value: by name where one is said, else in the order of the slots."""
     found: dict[str, str] = {}
     for item in given:
@@ -31,7 +33,8 @@ def _named(given: list[str], slots: list[str], option: str) -> dict[str, str]:
         if not equals or name not in slots:
             left = [slot for slot in slots if slot not in found]
             if not left:
-                raise AssemblerError(f"{option} {item}: the bundle takes {len(slots)} of these ({', '.join(slots) or 'none'})")
+                taken = ", ".join(slots) or "none"
+                raise AssemblerError(f"{option} {item}: the bundle takes {len(slots)} of these ({taken})")
             name, text = left[0], item
         if name in found:
             raise AssemblerError(f"{option} {item}: {name} is given twice")
@@ -42,7 +45,7 @@ def _named(given: list[str], slots: list[str], option: str) -> dict[str, str]:
     return found
 
 
-def _picture(path: Path):  # type: ignore[no-untyped-def]
+def _picture(path: Path) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -345,9 +345,8 @@ def _value(graph: Graph, node: str) -> Value | None:
     try:
         return part.shape(inputs, graph.wants[node], graph.base)
     except (WireError, AssemblerError) as error:
-        port = error.port if isinstance(error, WireError) else None
-        fix = error.fix if isinstance(error, WireError) else None
-        _add(graph, f"nodes.{node}: {error}", ("nodes", node), node=node, port=port, fix=fix)
+        where = {"port": error.port, "fix": error.fix} if isinstance(error, WireError) else {}
+        _add(graph, f"nodes.{node}: {error}", ("nodes", node), node=node, **where)
         return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -23,7 +23,9 @@ app = typer.Typer(
 )
 SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The YAML file of the graph.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a value: stages.align.steps=50.")]
+Sets = Annotated[
+    Sequence[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a value: stages.align.steps=50.")
+]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -53,7 +55,7 @@ def _print_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
 
-def _spec(path: Path, sets: list[str]) -> Spec:
+def _spec(path: Path, sets: Sequence[str]) -> Spec:
     spec = read(path)
     for setting in sets:
         if spec.document is None:
@@ -71,7 +73,8 @@ def validate(
     """Check every node, wire, slot and stage; fetches nothing and loads no weights."""
     from assembler.check import apply_fixes, check
 
-    loaded, done = read(spec), []
+    loaded = read(spec)
+    done: list[str] = []
     if fix and loaded.document is not None:
         loaded, done = apply_fixes(loaded)
         if done:
@@ -108,6 +111,7 @@ def parts(
 ) -> None:
     """List the parts that are installed, here and from other packages."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from assembler import registry
@@ -121,7 +125,7 @@ def parts(
         return
     table = Table("part", "what it computes")
     for name, text in about.items():
-        table.add_row(name, text)
+        table.add_row(name, escape(text))
     Console().print(table)
 
 
@@ -139,7 +143,7 @@ def fetch(spec: SpecPath) -> None:
 
 
 @command("assembler summary exports/gallery/digits.yaml --json")
-def summary(spec: SpecPath, as_json: Json = False, sets: Sets = []) -> None:
+def summary(spec: SpecPath, as_json: Json = False, sets: Sets = ()) -> None:
     """Count parameters and forecast memory and FLOPs, without loading a weight."""
     from assembler.check import check
     from assembler.forecast import summary as summarise
@@ -158,7 +162,7 @@ def train(
     spec: SpecPath,
     run: Annotated[Path, typer.Option("--run", help="Folder of the run.", show_default=False)],
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
-    sets: Sets = [],
+    sets: Sets = (),
 ) -> None:
     """Train the stages of a spec; a killed run goes on with --resume as if nothing had happened."""
     from assembler.check import check
@@ -210,8 +214,8 @@ def export(
 @command('assembler ask exports/bundles/digits --image seven.png --prompt "Which digit is this?"')
 def ask(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.", show_default=False)],
-    image: Annotated[list[str], typer.Option(metavar="[SLOT=]FILE", help="A picture for a slot.")] = [],
-    prompt: Annotated[list[str], typer.Option(metavar="[SLOT=]TEXT", help="Words for a text slot.")] = [],
+    image: Annotated[Sequence[str], typer.Option(metavar="[SLOT=]FILE", help="A picture for a slot.")] = (),
+    prompt: Annotated[Sequence[str], typer.Option(metavar="[SLOT=]TEXT", help="Words for a text slot.")] = (),
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
 ) -> None:
     """Ask a bundle about a picture; needs onnxruntime and no torch."""

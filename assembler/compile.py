@@ -78,7 +78,7 @@ class Assembly(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Assembly:
-        """Training mode for what learns. A node that does not learn stays as it serves: no dropout, no batch statistics.
+        """Training mode for what learns; a node that does not stays as it serves, without dropout and batch statistics.
 
         The modules of an adapter follow the mode, since they alone hold its dropout.
         """

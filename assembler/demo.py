@@ -1,6 +1,6 @@
 """`make demo`: the main job on real data with real weights, from drawing to served answers.
 
-    python -m assembler.demo [--out FOLDER] [--spec SPEC]
+python -m assembler.demo [--out FOLDER] [--spec SPEC]
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GOAL = 0.9
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; 0 when torch and ONNX both reach the goal."""
-    options = argparse.ArgumentParser(prog="make demo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--out", type=Path, default=ROOT / "exports" / "demo", help="folder to work in; made anew")
     options.add_argument("--spec", type=Path, default=SPEC, help="the graph to take through")
     chosen = options.parse_args(arguments)
@@ -81,7 +81,7 @@ def run(spec_path: Path, out: Path, console: Console) -> int:
     given = _answers("torch answers", TorchAnswers(graph, assembly), held_out, console)
     scores = {"torch": evaluate(graph, given, learned, held_out)}
     with console.status("export") as status:
-        report = export(graph, assembly, out / "bundle", "fp32", held_out, lambda text: status.update(f"export: {text}"))
+        report = export(graph, assembly, out / "bundle", "fp32", held_out, status.update)
     print_parity(report, _short(out / "bundle"))
 
     console.rule("5  what it learned, on digits it has never seen")

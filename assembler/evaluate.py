@@ -24,7 +24,7 @@ class TorchAnswers:
         self.graph, self.assembly = graph, assembly
         self.node = node or graph.objectives[0]
         self.batches = Batches(graph)
-        self.collator = self.batches.collators[self.node]
+        self.collator: Any = self.batches.collators[self.node]
 
     def __call__(self, rows: Sequence[Row]) -> list[Any]:
         if hasattr(self.collator, "prompts"):
@@ -37,7 +37,7 @@ class TorchAnswers:
         ids, mask, features = self.encode(rows)
         part: Any = self.graph.parts[self.node]
         with inference(self.assembly):
-            stop = self.collator.prompt.stop  # type: ignore[attr-defined]
+            stop = self.collator.prompt.stop
             return self._lm.generate_ids(ids, mask, features, part.max_new_tokens, stop)
 
     def logits(self, rows: Sequence[Row]) -> torch.Tensor:
@@ -56,7 +56,7 @@ class TorchAnswers:
 
     def encode(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
         """Prompt ids [B, T], mask [B, T] and the features of the wired slots."""
-        prompts = self.collator.prompts(rows)  # type: ignore[attr-defined]
+        prompts = self.collator.prompts(rows)
         length = max(map(len, prompts))
         device = next(self.assembly.parameters()).device
         ids = torch.tensor([[0] * (length - len(p)) + p for p in prompts], device=device)

@@ -1,4 +1,4 @@
-"""Summary and forecast: parameters counted on the meta device; memory and FLOPs of a step, from a run that holds no data.
+"""Summary and forecast: parameters counted on the meta device; memory and FLOPs of a step without its data.
 
 The step is run on fake tensors, which have sizes and no bytes. Every storage that comes to life is counted until it is
 freed, so that the forecast is a peak over time, as torch's own accounting gives it, and not a sum of guesses.
@@ -95,7 +95,7 @@ def forecast(graph: Graph, assembly: Assembly, stage: Stage, text_tokens: int = 
             "optimizer_bytes": 2 * own,
             "activations_bytes": activations,
             "flops": counter.get_total_flops(),
-            "tokens": {n: sum(graph.slot_tokens(n).values()) + text_tokens for n in graph.objectives if _is_lm(graph, n)},
+            "tokens": {n: sum(graph.slot_tokens(n).values()) + text_tokens for n in _lms(graph)},
         }
 
 
@@ -112,6 +112,10 @@ def serving(graph: Graph, assembly: Assembly) -> dict[str, int]:
             width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
             cache += 2 * config.num_hidden_layers * heads * width * next(lm.parameters()).element_size()
     return {"weights_bytes": weights, "cache_bytes_per_token": cache}
+
+
+def _lms(graph: Graph) -> list[str]:
+    return [node for node in graph.objectives if _is_lm(graph, node)]
 
 
 def _is_lm(graph: Graph, node: str) -> bool:

@@ -49,7 +49,7 @@ class Part(BaseModel):
         return self.accepts
 
     def columns(self, node: str, wired: Collection[str]) -> dict[str, str]:
-        """Data columns this node reads and their kinds (`image`, `audio`, `text`, `label`); `wired`: ports with a wire."""
+        """Data columns this node reads, each `image`, `audio`, `text` or `label`; `wired` are the ports with a wire."""
         return {}
 
     def port_fix(self, port: str) -> tuple[str, Any] | None:

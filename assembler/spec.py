@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from assembler.errors import AssemblerError
@@ -189,7 +190,13 @@ def _indent(tree: Any) -> int:
     """4 where a block list of the spec stands two columns in from its key, as people often write it."""
     for item in tree.values():
         marks = getattr(item, "lc", None)
-        if isinstance(item, list) and item and not item.fa.flow_style() and marks is not None and marks.col >= 2:
+        if (
+            marks is not None
+            and isinstance(item, CommentedSeq)
+            and item
+            and not item.fa.flow_style()
+            and marks.col >= 2
+        ):
             return 4
     return 0
 

@@ -35,8 +35,8 @@ def print_summary(report: dict[str, Any], console: Console | None = None) -> Non
     if report["stages"]:
         console.print(_stages(report["stages"]))
     serving = report["serving"]
-    cache = f", and {size(serving['cache_bytes_per_token'])} a token of cache" if serving["cache_bytes_per_token"] else ""
-    console.print(f"serving: {size(serving['weights_bytes'])} of weights{cache}")
+    weights, token = size(serving["weights_bytes"]), size(serving["cache_bytes_per_token"])
+    console.print(f"serving: {weights} of weights, and {token} of cache a token")
 
 
 def _stages(stages: dict[str, Any]) -> Table:
@@ -93,7 +93,7 @@ def exported(run: Path, out: Path, precision: str, quiet: bool) -> dict[str, Any
     graph, assembly = load_run(run)
     learned, held_out = split(graph)
     with console.status("export") as status:
-        return export(graph, assembly, out, precision, held_out or learned, lambda text: status.update(f"export: {text}"))
+        return export(graph, assembly, out, precision, held_out or learned, status.update)
 
 
 def print_parity(report: dict[str, Any], out: Path) -> None:

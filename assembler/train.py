@@ -192,7 +192,7 @@ class Completed(TrainerCallback):
     """Marks a checkpoint as whole after everything in it is written."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
 
 class Metrics(TrainerCallback):
@@ -241,7 +241,7 @@ class Bar(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.bar.start()
-        fields = {"loss": "-", "rate": "-"}
+        fields: dict[str, Any] = {"loss": "-", "rate": "-"}
         start = state.global_step
         self.task = self.bar.add_task(f"stage {self.stage.name}", total=state.max_steps, completed=start, **fields)
 
@@ -250,7 +250,7 @@ class Bar(TrainerCallback):
     ) -> None:
         speed = self.bar.tasks[0].speed
         rate = "-" if speed is None else f"{speed * self.stage.batch:.1f}"
-        fields = {"loss": f"{logs['loss']:.4f}"} if "loss" in (logs or {}) else {}
+        fields: dict[str, Any] = {"loss": f"{logs['loss']:.4f}"} if "loss" in (logs or {}) else {}
         self.bar.update(self.task, completed=state.global_step, rate=rate, **fields)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

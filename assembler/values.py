@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from assembler.errors import AssemblerError
+
 Dim = int | str | None
 """A size: a number, a symbol such as `batch`, or None while it cannot be known yet."""
 
@@ -30,6 +32,17 @@ class Value:
 
     def __getitem__(self, axis: str) -> Dim:
         return self.shape[AXES[self.kind].index(axis)]
+
+    def size(self, axis: str) -> int:
+        """A dimension that must be a number by now.
+
+        Raises:
+            AssemblerError: it is not known.
+        """
+        dim = self[axis]
+        if not isinstance(dim, int):
+            raise AssemblerError(f"the {axis} of {self} is not known; fetch the weights it follows from, or say it")
+        return dim
 
     def __str__(self) -> str:
         dims = ", ".join("?" if dim is None else str(dim) for dim in self.shape)

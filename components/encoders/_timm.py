@@ -66,8 +66,8 @@ class TimmTower(nn.Module):
         self, model: str, channels: int, size: tuple[int, int] | None, layer: int | None, output: str, prefix: bool
     ) -> None:
         super().__init__()
-        sized = {"img_size": size} if size else {}
-        self.tower = timm.create_model(model, pretrained=False, num_classes=0, in_chans=channels, **sized)
+        sized: dict[str, Any] = {"img_size": size} if size else {}
+        self.tower: Any = timm.create_model(model, pretrained=False, num_classes=0, in_chans=channels, **sized)
         self.layer, self.output, self.prefix = layer, output, prefix
 
     def forward(self, image: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def load_tower(module: TimmTower, state: dict[str, Tensor], name: str) -> None:
     module.tower.load_state_dict(kept, assign=True)
 
 
-def timm_classifier(tower: nn.Module) -> tuple[str, ...]:
+def timm_classifier(tower: Any) -> tuple[str, ...]:
     """Names of the classifier's modules, which a tower without classes does not have."""
     names = tower.pretrained_cfg.get("classifier") or ()
     return (names,) if isinstance(names, str) else tuple(names)
@@ -122,7 +122,7 @@ def facts(model: str) -> dict[str, Any]:
     if not timm.is_model(model):
         raise AssemblerError(f"timm has no model {model}{nearest(model, timm.list_models())}")
     with torch.device("meta"):
-        tower = timm.create_model(model, pretrained=False, num_classes=0).eval()
+        tower: Any = timm.create_model(model, pretrained=False, num_classes=0).eval()
         cfg = tower.pretrained_cfg
         _, height, width = cfg["input_size"]
         image = torch.empty(1, 3, height, width)

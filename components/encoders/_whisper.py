@@ -18,7 +18,7 @@ WINDOW, HOP, RATE = 400, 160, 16_000
 
 
 class LogMel(nn.Module):
-    """Waveform [B, S] -> log-mel [B, mels, S / hop]; the Fourier transform is a convolution, which every runtime has."""
+    """Waveform [B, S] -> log-mel [B, mels, S / hop]; Fourier's transform as a convolution, which every runtime has."""
 
     def __init__(self, mels: int) -> None:
         super().__init__()
@@ -27,6 +27,8 @@ class LogMel(nn.Module):
         window = torch.hann_window(WINDOW, dtype=torch.float64, device="cpu")
         waves = torch.cat([torch.cos(angle.double()), -torch.sin(angle.double())]) * window  # [2 * bins, window]
         filters = mel_filter_bank(bins, mels, 0.0, 8000.0, RATE, norm="slaney", mel_scale="slaney")
+        self.waves: Tensor
+        self.filters: Tensor
         self.register_buffer("waves", waves.float().unsqueeze(1), persistent=False)
         self.register_buffer("filters", torch.tensor(filters.T, dtype=torch.float32, device="cpu"), persistent=False)
 
@@ -75,6 +77,6 @@ def load_tower(module: WhisperTower, state: dict[str, Tensor], name: str) -> Non
     own = module.encoder.state_dict()
     missing = [key for key in own if key not in found or found[key].shape != own[key].shape]
     if missing:
-        raise AssemblerError(f"{name}: {missing[0]} is missing or of another shape; give Whisper in transformers' layout")
+        raise AssemblerError(f"{name}: {missing[0]} is missing or of another shape; give transformers' layout")
     kept = {key: found[key].to(own[key].dtype) for key in own}
     module.encoder.load_state_dict(kept, assign=True)

@@ -101,8 +101,8 @@ class TimmEncoder(Part):
         from components.encoders._timm import TimmTower
 
         image = inputs["in"]
-        size = (image["height"], image["width"]) if self._facts()["fixed"] else None
-        return TimmTower(self.model, image["channels"], size, self.layer, self.output, self.prefix)
+        size = (image.size("height"), image.size("width")) if self._facts()["fixed"] else None
+        return TimmTower(self.model, image.size("channels"), size, self.layer, self.output, self.prefix)
 
     def load(self, module: nn.Module, base: Path) -> None:
         from assembler.weights import fetch, load_state, parse_source

@@ -44,7 +44,7 @@ class Classifier(Part):
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
         from components.heads._classifier import ClassifierHead
 
-        return ClassifierHead(inputs["in"]["width"], self.classes, self.dropout)
+        return ClassifierHead(inputs["in"].size("width"), self.classes, self.dropout)
 
     def collator(self, node: str, graph: Graph) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         column = graph.column("label")

@@ -1,5 +1,7 @@
 """The stack of linears that the plain projectors share."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
@@ -20,7 +22,7 @@ class Mlp(nn.Sequential):
     ) -> None:
         widths = [inner, *[hidden or outer] * (depth - 1), outer]
         layers: list[nn.Module] = [nn.LayerNorm(inner)] if norm else []
-        for index, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+        for index, (a, b) in enumerate(pairwise(widths)):
             layers += [ACTIVATIONS[activation]()] if index else []
             layers.append(nn.Linear(a, b, bias=bias))
         super().__init__(*layers)

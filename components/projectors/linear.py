@@ -37,4 +37,4 @@ class LinearProjector(Part):
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
         from components.projectors._layers import Mlp
 
-        return Mlp(inputs["in"]["width"], output["width"], depth=1, bias=self.bias)
+        return Mlp(inputs["in"].size("width"), output.size("width"), depth=1, bias=self.bias)

@@ -41,5 +41,5 @@ class MlpProjector(Part):
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
         from components.projectors._layers import Mlp
 
-        inner, outer = inputs["in"]["width"], output["width"]
+        inner, outer = inputs["in"].size("width"), output.size("width")
         return Mlp(inner, outer, self.depth, hidden=self.hidden, activation=self.activation, norm=self.norm)

@@ -186,7 +186,7 @@ def test_the_header_says_what_the_gguf_package_says(llama) -> None:
 def test_another_architecture_is_named_with_those_that_are_read(tmp_path: Path) -> None:
     path = write(tmp_path / "other.gguf", "mamba", LlamaConfig(**SIZES), {})
     for read in (read_config, load_state):
-        with pytest.raises(AssemblerError, match="'mamba'.*llama, qwen2, qwen3"):
+        with pytest.raises(AssemblerError, match=r"'mamba'.*llama, qwen2, qwen3"):
             read(path)
 
 
