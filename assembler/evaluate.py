@@ -21,7 +21,7 @@ class TorchAnswers:
     """Answers of a compiled model: texts of an LM, classes of a classifier."""
 
     def __init__(self, graph: Graph, assembly: Assembly, node: str | None = None) -> None:
-        self.graph, self.assembly = graph, assembly
+        self.graph, self.assembly = graph, assembly.to("cuda" if torch.cuda.is_available() else "cpu")
         self.node = node or graph.objectives[0]
         self.batches = Batches(graph)
         self.collator: Any = self.batches.collators[self.node]

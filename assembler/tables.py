@@ -41,13 +41,12 @@ def print_summary(report: dict[str, Any], console: Console | None = None) -> Non
 
 def _stages(stages: dict[str, Any]) -> Table:
     table = Table("stage", title="forecast of one step", title_justify="left")
-    columns = {"trainable": "trainable", "memory_bytes": "memory peak", "weights_bytes": "weights"}
-    columns |= {"gradients_bytes": "gradients", "optimizer_bytes": "optimiser", "activations_bytes": "activations"}
-    for title in [*columns.values(), "GFLOP"]:
-        table.add_column(title, justify="right")
+    for title in ("trainable", "peak", "weights", "grad+Adam", "activations", "GFLOP"):
+        table.add_column(title, justify="right", no_wrap=True)
     for name, row in stages.items():
-        cells = [f"{row[key]:,}" if key == "trainable" else size(row[key]) for key in columns]
-        table.add_row(name, *cells, f"{row['flops'] / 1e9:,.0f}")
+        sizes = [row["memory_bytes"], row["weights_bytes"], row["gradients_bytes"] + row["optimizer_bytes"]]
+        cells = map(size, [*sizes, row["activations_bytes"]])
+        table.add_row(name, f"{row['trainable']:,}", *cells, f"{row['flops'] / 1e9:,.0f}")
     return table
 
 

@@ -130,6 +130,8 @@ def facts(model: str) -> dict[str, Any]:
         try:
             levels = tower.forward_intermediates(image, intermediates_only=True, output_fmt="NCHW")
             grid = TimmTower.forward(_bare(tower), image)
+            fixed = hasattr(tower, "patch_embed") and hasattr(tower, "pos_embed")
+            odd = grid if fixed else TimmTower.forward(_bare(tower), torch.empty(1, 3, height + 1, width))
         except (AttributeError, RuntimeError, ValueError) as error:
             raise AssemblerError(f"timm's {model} gives no grid of features ({error}); pick another model") from error
     reduction = round((height * width / grid.shape[1]) ** 0.5)
@@ -139,7 +141,8 @@ def facts(model: str) -> dict[str, Any]:
         "pooled": int(getattr(tower, "head_hidden_size", tower.num_features)),
         "layers": [[x.shape[1], height // x.shape[2]] for x in levels],
         "prefix": prefix,
-        "fixed": hasattr(tower, "patch_embed") and hasattr(tower, "pos_embed"),
+        "fixed": fixed,
+        "ceil": odd.shape[1] > grid.shape[1],
         "mean": list(cfg["mean"]),
         "std": list(cfg["std"]),
         "interpolation": cfg.get("interpolation") or "bilinear",

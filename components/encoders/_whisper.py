@@ -23,9 +23,9 @@ class LogMel(nn.Module):
     def __init__(self, mels: int) -> None:
         super().__init__()
         bins = WINDOW // 2 + 1
-        angle = 2 * math.pi * torch.arange(bins, device="cpu")[:, None] * torch.arange(WINDOW, device="cpu") / WINDOW
-        window = torch.hann_window(WINDOW, dtype=torch.float64, device="cpu")
-        waves = torch.cat([torch.cos(angle.double()), -torch.sin(angle.double())]) * window  # [2 * bins, window]
+        exact: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
+        angle = 2 * math.pi / WINDOW * torch.outer(torch.arange(bins, **exact), torch.arange(WINDOW, **exact))
+        waves = torch.cat([angle.cos(), -angle.sin()]) * torch.hann_window(WINDOW, **exact)  # [2 * bins, window]
         filters = mel_filter_bank(bins, mels, 0.0, 8000.0, RATE, norm="slaney", mel_scale="slaney")
         self.waves: Tensor
         self.filters: Tensor

@@ -74,8 +74,8 @@ class TimmEncoder(Part):
             raise WireError(
                 "in", f"{self.model} cuts patches of {step} x {step} pixels; {height} x {length} does not fit"
             )
-        tokens = -(-height // step) * -(-length // step) + (facts["prefix"] if self.prefix else 0)
-        return value("tokens", tokens=tokens, width=width)
+        rows, columns = (-(-side // step) if facts["ceil"] else side // step for side in (height, length))
+        return value("tokens", tokens=rows * columns + (facts["prefix"] if self.prefix else 0), width=width)
 
     def _known_facts(self) -> dict[str, Any]:
         try:
