@@ -24,7 +24,7 @@ app = typer.Typer(
 SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The YAML file of the graph.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Sets = Annotated[
-    Sequence[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a value: stages.align.steps=50.")
+    list[str], typer.Option("--set", default_factory=list, metavar="KEY=VALUE", help="Such as stages.align.steps=50.")
 ]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -143,7 +143,7 @@ def fetch(spec: SpecPath) -> None:
 
 
 @command("assembler summary exports/gallery/digits.yaml --json")
-def summary(spec: SpecPath, as_json: Json = False, sets: Sets = ()) -> None:
+def summary(spec: SpecPath, sets: Sets, as_json: Json = False) -> None:
     """Count parameters and forecast memory and FLOPs, without loading a weight."""
     from assembler.check import check
     from assembler.forecast import summary as summarise
@@ -161,8 +161,8 @@ def summary(spec: SpecPath, as_json: Json = False, sets: Sets = ()) -> None:
 def train(
     spec: SpecPath,
     run: Annotated[Path, typer.Option("--run", help="Folder of the run.", show_default=False)],
+    sets: Sets,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
-    sets: Sets = (),
 ) -> None:
     """Train the stages of a spec; a killed run goes on with --resume as if nothing had happened."""
     from assembler.check import check
@@ -214,8 +214,12 @@ def export(
 @command('assembler ask exports/bundles/digits --image seven.png --prompt "Which digit is this?"')
 def ask(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.", show_default=False)],
-    image: Annotated[Sequence[str], typer.Option(metavar="[SLOT=]FILE", help="A picture for a slot.")] = (),
-    prompt: Annotated[Sequence[str], typer.Option(metavar="[SLOT=]TEXT", help="Words for a text slot.")] = (),
+    image: Annotated[
+        list[str], typer.Option(default_factory=list, metavar="[SLOT=]FILE", help="A picture for a slot.")
+    ],
+    prompt: Annotated[
+        list[str], typer.Option(default_factory=list, metavar="[SLOT=]TEXT", help="Words for a text slot.")
+    ],
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
 ) -> None:
     """Ask a bundle about a picture; needs onnxruntime and no torch."""

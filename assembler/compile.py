@@ -24,7 +24,8 @@ class Step:
 
 
 class Assembly(nn.Module):
-    """The model of a spec. `forward(**batch)` takes the tensors of `Batches` and returns `loss` and `logits`.
+    """The model of a spec. `forward(**batch)` takes the tensors of `Batches` and returns `loss` and `logits`, or the last
+    node's value as `output` where no node gives a loss.
 
     Attributes:
         nodes: the module of every node that has one, by name.
@@ -40,26 +41,29 @@ class Assembly(nn.Module):
         self.trained: frozenset[str] = frozenset()
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
-        values: dict[str, Any] = dict(batch)
-        outputs: list[dict[str, Tensor]] = []
-        for step in self.plan:
-            arguments = [batch[key] for key in step.extras] + [values[source] for source in step.sources]
-            out = values[step.node] = self.nodes[step.node](*arguments)
-            if isinstance(out, dict):
-                outputs.append(out)
+        values = self.values(batch)
+        outputs = [values[step.node] for step in self.plan if isinstance(values[step.node], dict)]
         if len(outputs) == 1:
             return outputs[0]
+        if not outputs:
+            return {"output": values[self.plan[-1].node]}
         return {"loss": torch.stack([out["loss"] for out in outputs]).sum(), "logits": outputs[0]["logits"]}
+
+    def values(self, batch: dict[str, Tensor], before: str | None = None) -> dict[str, Any]:
+        """The batch's tensors and every node's value, by name; nothing from the node `before` on."""
+        values: dict[str, Any] = dict(batch)
+        for step in self.plan:
+            if step.node == before:
+                break
+            extras = [batch[key] for key in step.extras]
+            values[step.node] = self.nodes[step.node](*extras, *[values[source] for source in step.sources])
+        return values
 
     def features(self, target: str, batch: dict[str, Tensor]) -> list[Tensor]:
         """The values on the wires into `target`, in the order of its ports; nothing after them is computed."""
-        values: dict[str, Any] = dict(batch)
-        for step in self.plan:
-            inputs = [values[source] for source in step.sources]
-            if step.node == target:
-                return inputs
-            values[step.node] = self.nodes[step.node](*[batch[key] for key in step.extras], *inputs)
-        raise AssemblerError(f"there is no node {target}")
+        step = next(step for step in self.plan if step.node == target)
+        values = self.values(batch, before=target)
+        return [values[source] for source in step.sources]
 
     def of(self, name: str) -> list[str]:
         """Names of the parameters of a node, without its adapters', or of an adapter."""

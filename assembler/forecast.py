@@ -158,8 +158,11 @@ def fake_batch(graph: Graph, batch: int, text_tokens: int) -> dict[str, Tensor]:
         if value is None:
             raise AssemblerError(f"{graph.spec.path}: nodes.{node}: its shape is not known yet")
         if _is_lm(graph, node):
-            length = sum(graph.slot_tokens(node).values()) + text_tokens
-            found[f"{node}_input_ids"] = torch.zeros(batch, length, dtype=torch.long)
+            rows = sum(graph.slot_tokens(node).values())
+            length, first = rows + text_tokens, graph.vocabulary(node)
+            slots = torch.arange(first, first + batch * rows).view(batch, rows)
+            words = torch.zeros(batch, text_tokens, dtype=torch.long)
+            found[f"{node}_input_ids"] = torch.cat([slots, words], dim=1)
             found[f"{node}_attention_mask"] = torch.ones(batch, length, dtype=torch.long)
             found[f"{node}_labels"] = torch.zeros(batch, max(1, text_tokens // 8), dtype=torch.long)
         elif part.extras:

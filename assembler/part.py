@@ -75,6 +75,14 @@ class Part(BaseModel):
     def load(self, module: nn.Module, base: Path) -> None:
         """Put the weights of `weight_sources` into `module`, whose parameters may be on the meta device."""
 
+    @classmethod
+    def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
+        """Small specs that the conformance matrix runs this part in, and the parameters its formula gives there.
+
+        The part is the node or adapter named `part`, or the `data`. Every part has at least one.
+        """
+        return []
+
     def weight_sources(self) -> dict[str, str]:
         """Files this part reads, for fetching before the build: field name -> source."""
         source = getattr(self, "weights", "random")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,24 @@ class Lora(AdapterPart):
     rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
     dora: bool = Field(False, description="learn each output's norm apart from its direction")
     init: Literal["kaiming", "gaussian"] = Field("kaiming", description="how A is drawn")
+
+    @classmethod
+    def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
+        config = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+        config |= {"num_attention_heads": 4, "num_key_value_heads": 2}
+        lm = {"type": "backbone.causal_lm", "arch": "llama", "config": config, "prompt": "{question} {answer}"}
+        adapter = {"type": cls.type, "host": "talk", "sites": "layers.*.attn.{q,v}", "rank": 4}
+        vit = {
+            "photo": {"type": "input.image", "size": [32, 32]},
+            "eyes": {"type": "encoder.timm", "model": "test_vit"},
+        }
+        on_vit = {"type": cls.type, "host": "eyes", "sites": "layers.*.attn.o", "rank": 2}
+        count = 2 * 4 * ((32 + 32) + (32 + 16))
+        return [
+            ({"nodes": {"talk": lm}, "adapters": {"part": adapter}}, count),
+            ({"nodes": {"talk": lm}, "adapters": {"part": {**adapter, "dora": True}}}, count + 2 * (32 + 16)),
+            ({"nodes": vit, "edges": ["photo -> eyes"], "adapters": {"part": on_vit}}, 6 * 2 * (64 + 64)),
+        ]
 
     def attach(self, host: nn.Module, name: str, seed: int) -> list[str]:
         from components.adapters._lora import inject_lora

@@ -54,6 +54,24 @@ class CausalLM(Part):
     max_new_tokens: int = Field(32, ge=1, le=100_000, description="longest answer")
     dtype: Literal["fp32", "bf16"] = Field("fp32", description="of the weights")
 
+    @classmethod
+    def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
+        vocabulary, width, hidden, layers = 300, 32, 48, 2
+        config = {"vocab_size": vocabulary, "hidden_size": width, "intermediate_size": hidden}
+        config |= {"num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 2}
+        lm = {"type": cls.type, "arch": "llama", "config": config, "prompt": "{photo} {question} {answer}"}
+        nodes = {
+            "photo": {"type": "input.image", "size": [32, 32]},
+            "eyes": {"type": "encoder.timm", "model": "test_efficientnet"},
+            "bridge": {"type": "projector.linear"},
+            "part": lm,
+        }
+        layer = 3 * width * width + 3 * width * hidden + 2 * width  # q and o, k and v at half the heads
+        count = 2 * vocabulary * width + layers * layer + width
+        edges = ["photo -> eyes", "eyes -> bridge", "bridge -> part.photo"]
+        alone = {"part": {**lm, "prompt": "{question} {answer}"}}
+        return [({"nodes": nodes, "edges": edges}, count), ({"nodes": alone}, count)]
+
     @field_validator("prompt")
     @classmethod
     def _readable(cls, prompt: str) -> str:

@@ -26,6 +26,10 @@ class Digits(DatasetPart):
 
     question: str = Field("Which digit is this?", max_length=1000, description="the text of the column `question`")
 
+    @classmethod
+    def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
+        return [({"data": {"type": cls.type, "options": {"question": "Which?"}}}, None)]
+
     def fields(self, base: Path) -> dict[str, str]:
         return {"image": "image", "word": "text", "label": "label", "question": "text"}
 

@@ -55,6 +55,12 @@ class JsonLines(DatasetPart):
     path: str = Field(description="the file, relative to the spec")
     columns_: dict[str, Literal["image", "text", "label"]] = Field(alias="columns", min_length=1)
 
+    @classmethod
+    def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
+        path = str(Path(__file__).parent / "example" / "rows.jsonl")
+        columns = {"photo": "image", "caption": "text", "number": "label"}
+        return [({"data": {"type": cls.type, "options": {"path": path, "columns": columns}}}, None)]
+
     def fields(self, base: Path) -> dict[str, str]:
         return dict(self.columns_)
 

@@ -42,6 +42,24 @@ class TimmEncoder(Part):
     mean: Stats | None = Field(None, description="of the pixels, a channel each; by default the model's")
     std: Stats | None = Field(None, description="of the pixels, a channel each; by default the model's")
 
+    @classmethod
+    def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
+        def spec(model: str, **knobs: Any) -> dict[str, Any]:
+            nodes = {
+                "photo": {"type": "input.image", "size": [32, 32]},
+                "part": {"type": cls.type, "model": model, **knobs},
+            }
+            return {"nodes": nodes, "edges": ["photo -> part"]}
+
+        return [
+            (spec("test_efficientnet"), None),
+            (spec("test_efficientnet", layer=-2), None),
+            (spec("test_vit"), None),
+            (spec("test_vit", prefix=True), None),
+            (spec("test_vit", output="pooled"), None),
+            (spec("test_resnet", output="pooled"), None),
+        ]
+
     def _facts(self) -> dict[str, Any]:
         known = table().get(self.model)
         if known is None:

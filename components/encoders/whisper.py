@@ -36,6 +36,20 @@ class WhisperEncoder(Part):
     weights: str = Field("random", description="hf:ORG/NAME, file:FOLDER or random")
     config: dict[str, Any] | None = Field(None, description="transformers' WhisperConfig, if random")
 
+    @classmethod
+    def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
+        width, hidden, layers, mels, positions = 16, 32, 2, 80, 50
+        sizes = {"d_model": width, "encoder_ffn_dim": hidden, "encoder_layers": layers, "encoder_attention_heads": 2}
+        nodes = {
+            "sound": {"type": "input.audio", "seconds": 0.5},
+            "part": {"type": cls.type, "config": {**sizes, "num_mel_bins": mels, "max_source_positions": positions}},
+        }
+        convolutions = 3 * width * (mels + width) + 2 * width
+        attention = 4 * width * width + 3 * width  # k has no bias
+        layer = attention + 2 * width * hidden + hidden + width + 4 * width
+        count = convolutions + positions * width + layers * layer + 2 * width
+        return [({"nodes": nodes, "edges": ["sound -> part"]}, count)]
+
     @model_validator(mode="after")
     def _whole(self) -> WhisperEncoder:
         if self.weights != "random" and self.config:

@@ -35,6 +35,18 @@ class Classifier(Part):
     classes: int = Field(ge=2, le=1_000_000, description="number of classes")
     dropout: float = Field(0.0, ge=0, lt=1, description="rate on the pooled input, in training")
 
+    @classmethod
+    def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
+        def spec(**encoder: Any) -> dict[str, Any]:
+            nodes = {
+                "photo": {"type": "input.image", "size": [32, 32]},
+                "eyes": {"type": "encoder.timm", "model": "test_efficientnet", **encoder},
+                "part": {"type": cls.type, "classes": 7},
+            }
+            return {"nodes": nodes, "edges": ["photo -> eyes", "eyes -> part"]}
+
+        return [(spec(), 256 * 7 + 7), (spec(output="pooled"), 256 * 7 + 7)]
+
     def columns(self, node: str, wired: Collection[str]) -> dict[str, str]:
         return {"label": "label"}
 

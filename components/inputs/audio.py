@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -24,6 +25,10 @@ class AudioInput(Part):
 
     seconds: float = Field(30.0, gt=0, le=3600, description="length that every sound is brought to")
     rate: int = Field(16_000, ge=1000, le=192_000, description="samples a second")
+
+    @classmethod
+    def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
+        return [({"nodes": {"part": {"type": cls.type, "seconds": 0.5}}}, None)]
 
     def columns(self, node: str, wired: Collection[str]) -> dict[str, str]:
         return {node: "audio"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,10 @@ class ImageInput(Part):
     size: tuple[Side, Side] = Field((224, 224), description="height and width in pixels")
     channels: Literal[1, 3] = Field(3, description="3 for colour, 1 for grey")
     fit: Literal["stretch", "crop"] = Field("stretch", description="stretch both sides, or crop the middle")
+
+    @classmethod
+    def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
+        return [({"nodes": {"part": {"type": cls.type, "size": [24, 16], "channels": 1}}}, None)]
 
     def columns(self, node: str, wired: Collection[str]) -> dict[str, str]:
         return {node: "image"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from assembler.part import Part
 from assembler.registry import register
@@ -19,6 +20,10 @@ class TextInput(Part):
     """
 
     type = "input.text"
+
+    @classmethod
+    def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
+        return [({"nodes": {"part": {"type": cls.type}}}, None)]
 
     def columns(self, node: str, wired: Collection[str]) -> dict[str, str]:
         return {node: "text"}

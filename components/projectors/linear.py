@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -28,6 +28,22 @@ class LinearProjector(Part):
 
     width: int | None = Field(None, ge=1, le=1_000_000, description="output width; by default what the consumer needs")
     bias: bool = Field(True, description="add b")
+
+    @classmethod
+    def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
+        def spec(**knobs: Any) -> dict[str, Any]:
+            nodes = {
+                "photo": {"type": "input.image", "size": [32, 32]},
+                "eyes": {"type": "encoder.timm", "model": "test_efficientnet"},
+                "part": {"type": cls.type, **knobs},
+            }
+            return {"nodes": nodes, "edges": ["photo -> eyes", "eyes -> part"]}
+
+        width = 256
+        return [
+            (spec(width=24), width * 24 + 24),
+            (spec(width=24, bias=False), width * 24),
+        ]
 
     def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
         source = inputs["in"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -32,6 +32,23 @@ class MlpProjector(Part):
     width: int | None = Field(None, ge=1, le=1_000_000, description="output width; by default what the consumer needs")
     activation: Literal["gelu", "relu", "silu"] = Field("gelu", description="between the linears")
     norm: bool = Field(False, description="LayerNorm on the input")
+
+    @classmethod
+    def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
+        def spec(**knobs: Any) -> dict[str, Any]:
+            nodes = {
+                "photo": {"type": "input.image", "size": [32, 32]},
+                "eyes": {"type": "encoder.timm", "model": "test_efficientnet"},
+                "part": {"type": cls.type, **knobs},
+            }
+            return {"nodes": nodes, "edges": ["photo -> eyes", "eyes -> part"]}
+
+        width = 256
+        return [
+            (spec(width=24), width * 24 + 24 + 24 * 24 + 24),
+            (spec(width=24, depth=1), width * 24 + 24),
+            (spec(width=24, depth=3, hidden=8, norm=True), width * 8 + 8 + 8 * 8 + 8 + 8 * 24 + 24 + 2 * width),
+        ]
 
     def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
         source = inputs["in"]

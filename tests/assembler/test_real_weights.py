@@ -1,4 +1,4 @@
-"""Real weights from the package index: the GGUF LLM talks sense, and the ImageNet tower sees what torchvision's does."""
+"""Real weights from the package index: the LLM talks sense, the ImageNet tower sees what torchvision's does."""
 
 from pathlib import Path
 
