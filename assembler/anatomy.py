@@ -6,6 +6,7 @@ The tables live with the components; this module finds the one that fits a host 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 INDEX = "{i}"
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"\[(\d+)-(\d+)\]")
+MOST = 1000
+"""The longest pattern, and the most patterns that one may stand for."""
 _anatomies: dict[str, Anatomy] = {}
 
 
@@ -167,7 +170,7 @@ def resolve_places(module: nn.Module, pattern: str) -> list[tuple[str, Slice]]:
     """
     places = places_of(module)
     found: dict[str, Slice] = {}
-    for plain in chain.from_iterable(_numbered(one) for one in alternatives(pattern)):
+    for plain in expanded(pattern):
         shape = re.compile(re.escape(plain).replace(r"\*", r"\d+"))
         named = {site: place for site, place in places.items() if shape.fullmatch(site)}
         if not named:
@@ -176,12 +179,24 @@ def resolve_places(module: nn.Module, pattern: str) -> list[tuple[str, Slice]]:
     return list(found.items())
 
 
+def expanded(pattern: str) -> list[str]:
+    """The patterns with neither braces nor ranges that a pattern stands for.
+
+    Raises:
+        AssemblerError: the pattern is malformed, or stands for more than MOST patterns.
+    """
+    return list(chain.from_iterable(_numbered(one) for one in alternatives(pattern)))
+
+
 def alternatives(pattern: str) -> list[str]:
     """The brace-free patterns that a pattern stands for.
 
     >>> alternatives("layers.*.attn.{q,v}")
     ['layers.*.attn.q', 'layers.*.attn.v']
     """
+    count = math.prod(len(words.split(",")) for words in BRACES.findall(pattern))
+    if count > MOST or len(pattern) > MOST:
+        raise AssemblerError(f"site pattern {pattern[:80]!r} stands for too many patterns; write at most {MOST}")
     choice = BRACES.search(pattern)
     if choice is None:
         if not pattern or set(pattern) & set("{}, "):
@@ -202,6 +217,8 @@ def _numbered(pattern: str) -> Iterator[str]:
     first, last = int(bounds[1]), int(bounds[2])
     if first > last:
         raise AssemblerError(f"site pattern {pattern!r}: the range [{first}-{last}] is empty; put the lower end first")
+    if last - first >= MOST:
+        raise AssemblerError(f"site pattern {pattern!r}: the range [{first}-{last}] is too long; use at most {MOST}")
     for i in range(first, last + 1):
         yield from _numbered(pattern[: bounds.start()] + str(i) + pattern[bounds.end() :])
 

@@ -175,6 +175,7 @@ def check(spec: Spec | Path) -> Graph:
     if spec.document is None:
         return graph
     _parse_nodes(graph)
+    _parse_data(graph)
     _parse_edges(graph)
     _order(graph)
     _infer(graph)
@@ -256,7 +257,9 @@ def _fits(graph: Graph, edge: Edge, index: int) -> bool:
     ports = part.ports()
     if edge.port in ports:
         return True
-    free = [port for port in ports if not any(e.target == edge.target and e.port == port for e in graph.edges)]
+    fed = {e.port for e in graph.edges if e.target == edge.target}
+    has = graph.dataset.fields(graph.base) if graph.dataset else {}
+    free = [port for port in ports if port not in fed and graph.column(port) not in has]
     fix = None
     if edge.port == "in" and len(free) == 1:
         fix = _rewire(edge, [f"{edge.source} -> {edge.target}.{free[0]}"], f"name the slot {free[0]}")
@@ -379,7 +382,7 @@ def _check_width(graph: Graph, edge: Edge, wire: Value) -> None:
 
 
 def _check_adapters(graph: Graph) -> None:
-    from assembler.anatomy import alternatives
+    from assembler.anatomy import expanded
 
     for name, raw in graph.document.adapters.items():
         keys = ("adapters", name)
@@ -396,29 +399,31 @@ def _check_adapters(graph: Graph) -> None:
         elif part.host in graph.parts and family(graph.parts[part.host].type) == "input":
             _add(graph, f"adapters.{name}: {part.host} holds no module to adapt", (*keys, "host"), node=part.host)
         try:
-            alternatives(part.sites)
+            expanded(part.sites)
         except AssemblerError as error:
             _add(graph, f"adapters.{name}: {error}", (*keys, "sites"), node=part.host)
             continue
         graph.adapters[name] = part
 
 
+def _parse_data(graph: Graph) -> None:
+    data = graph.document.data
+    if data is not None:
+        graph.dataset = _part(graph, {"type": data.type, **data.options}, ("data",), DatasetPart)
+
+
 def _check_data(graph: Graph) -> None:
     data = graph.document.data
-    if data is None:
+    if data is None or graph.dataset is None:
         return
-    options = {"type": data.type, **data.options}
-    part = _part(graph, options, ("data",), DatasetPart)
-    if part is None:
-        return
-    graph.dataset = part
-    has = part.fields(graph.base)
+    has = graph.dataset.fields(graph.base)
     needs: dict[str, tuple[str, str]] = {}
     for node, item in graph.parts.items():
         wired = {edge.port for edge in graph.edges if edge.target == node}
         needs.update({name: (kind, node) for name, kind in item.columns(node, wired).items()})
+    whole = len(graph.parts) == len(graph.document.nodes)
     for name in data.columns:
-        if name not in needs:
+        if whole and name not in needs:
             _add(graph, f"data.columns: nothing reads {name}{nearest(name, needs)}", ("data", "columns", name))
     for name, (kind, node) in needs.items():
         column = graph.column(name)

@@ -24,7 +24,7 @@ class Step:
 
 
 class Assembly(nn.Module):
-    """The model of a spec. `forward(**batch)` takes the tensors of `Batches` and returns `loss` and `logits`, or the last
+    """The model of a spec. `forward(**batch)` takes the tensors of `Batches` and gives `loss` and `logits`, or the last
     node's value as `output` where no node gives a loss.
 
     Attributes:

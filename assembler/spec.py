@@ -13,12 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from assembler.errors import AssemblerError
 from assembler.problems import Place, Problem
 from assembler.suggest import nearest
 
 MAX_BYTES = 1_000_000
+MAX_DEPTH = 32
+MAX_EVENTS = 10_000
 EDGE = re.compile(r"\s*([A-Za-z_][\w-]*)\s*->\s*([A-Za-z_][\w-]*)(?:\.([A-Za-z_][\w-]*))?\s*")
 ID = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$"
 
@@ -58,9 +61,9 @@ class Document(Strict):
 
     assembler: Literal[1]
     name: str = Field("model", pattern=r"^[\w][\w .-]{0,99}$")
-    nodes: dict[str, dict[str, Any]] = Field(default={}, max_length=2000)
+    nodes: dict[str, dict[str, Any]] = Field(default={}, max_length=1000)
     edges: list[str] = Field(default=[], max_length=10_000)
-    adapters: dict[str, dict[str, Any]] = Field(default={}, max_length=2000)
+    adapters: dict[str, dict[str, Any]] = Field(default={}, max_length=1000)
     data: Data | None = None
     stages: list[Stage] = Field(default=[], max_length=100)
     layout: dict[str, tuple[float, float]] = {}
@@ -156,10 +159,9 @@ def read(path: Path) -> Spec:
 def parse(text: str, path: Path = Path("spec.yaml")) -> Spec:
     """Parse spec text. Anchors and aliases are refused: a spec says each thing once, and bombs are made of them."""
     try:
-        for event in _yaml().parse(io.StringIO(text)):
-            if type(event).__name__ == "AliasEvent":
-                mark = event.start_mark
-                return _broken(path, "aliases (*name) are not part of a spec; write the value out", mark)
+        refusal = _refusal(text)
+        if refusal is not None:
+            return _broken(path, *refusal)
         tree = _yaml().load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -169,6 +171,22 @@ def parse(text: str, path: Path = Path("spec.yaml")) -> Spec:
     if not isinstance(tree, dict):
         return _broken(path, "a spec is a mapping; start it with `assembler: 1`")
     return _typed(tree, path)
+
+
+def _refusal(text: str) -> tuple[str, Any] | None:
+    """What YAML allows and a spec does not, told from the events before anything is built, and where it stands."""
+    depth = 0
+    for count, event in enumerate(_yaml().parse(io.StringIO(text))):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if isinstance(event, AliasEvent):
+            return "aliases (*name) are not part of a spec; write the value out", event.start_mark
+        if count > MAX_EVENTS:
+            return f"the file has more than {MAX_EVENTS:,} keys, values and brackets; split the graph", event.start_mark
+        if depth > MAX_DEPTH:
+            return f"lists and mappings are nested deeper than {MAX_DEPTH}; a spec is flat", event.start_mark
+        if getattr(event, "tag", None) is not None:
+            return "tags (!name) are not part of a spec; write a plain value", event.start_mark
+    return None
 
 
 def _broken(path: Path, message: str, mark: Any = None) -> Spec:
@@ -222,7 +240,8 @@ def validation_problem(item: Any, tree: Any, prefix: tuple[str | int, ...], mode
         return Problem(f"{name}: unknown key{nearest(str(keys[-1]), known)}", place_of(tree, keys))
     if item["type"] == "missing":
         return Problem(f"{name}: this key is required and missing", place_of(tree, keys))
-    return Problem(f"{name}: {item['msg'][0].lower()}{item['msg'][1:]}", place_of(tree, keys))
+    message = item["msg"].removeprefix("Value error, ")
+    return Problem(f"{name}: {message[0].lower()}{message[1:]}", place_of(tree, keys))
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:

@@ -1,0 +1,238 @@
+"""The one matrix that every registered part runs through, by being registered: here or in another package."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from assembler.bundle.graphs import export_graph
+from assembler.bundle.parity import compare
+from assembler.check import Graph, check
+from assembler.compile import Assembly, compile_graph
+from assembler.forecast import fake_batch
+from assembler.part import AdapterPart, DatasetPart
+from assembler.registry import parts
+from assembler.runs import load_learned, save_learned
+from assembler.schema import spec_schema
+from assembler.spec import Document, Spec
+
+PARTS = parts()
+EXAMPLES = [
+    pytest.param(name, *example, id=f"{name}-{index}")
+    for name, cls in PARTS.items()
+    for index, example in enumerate(cls.examples())
+]
+every_part = pytest.mark.parametrize("name", list(PARTS))
+every_example = pytest.mark.parametrize(("name", "tree", "parameters"), EXAMPLES)
+
+
+def graph_of(tree: dict, seed: int = 0) -> Graph:
+    tree = {"assembler": 1, "seed": seed, **tree}
+    return check(Spec(Path("example.yaml").resolve(), Document.model_validate(tree), tree))
+
+
+def batch_of(graph: Graph, size: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random samples in the shapes on the wires, with real rows of features in the prompts."""
+    torch.manual_seed(seed)
+    batch = fake_batch(graph, size, text_tokens=8)
+    for key, tensor in batch.items():
+        if tensor.is_floating_point():
+            batch[key] = torch.randn_like(tensor)
+        elif key.endswith("_input_ids"):
+            batch[key] = torch.where(tensor == 0, torch.randint(3, 200, tensor.shape), tensor)
+    return batch
+
+
+def value_of(assembly: Assembly, batch: dict[str, torch.Tensor], node: str) -> torch.Tensor:
+    value = assembly.values(batch)[node]
+    return value["logits"] if isinstance(value, dict) else value
+
+
+def host_of(graph: Graph) -> str:
+    """The node whose value shows the part: itself, or the host it is put into."""
+    return graph.adapters["part"].host if "part" in graph.adapters else "part"
+
+
+def assembled(tree: dict, seed: int = 0) -> tuple[Graph, Assembly]:
+    graph = graph_of(tree, seed)
+    if not any(part.ports() or part.objective for part in graph.parts.values()):
+        pytest.skip("it has no module: a law of modules does not speak of it")
+    return graph, compile_graph(graph)
+
+
+@every_part
+def test_it_brings_an_example(name):
+    assert PARTS[name].examples(), f"{name} has no examples(); add one small spec, so that the matrix can run it"
+
+
+@every_part
+def test_its_docstring_gives_its_parameters_and_its_schema_describes_every_key(name):
+    cls = PARTS[name]
+    assert re.search(r"Parameters: \S", cls.__doc__ or ""), f"{name}: the docstring has no `Parameters:` formula"
+    assert name in spec_schema()["$defs"]
+
+
+@every_example
+def test_its_examples_have_no_problems(name, tree, parameters):
+    assert [problem.message for problem in graph_of(tree).problems] == []
+
+
+@every_example
+def test_the_shape_rule_tells_the_real_shape(name, tree, parameters):
+    graph, assembly = assembled(tree)
+    if isinstance(PARTS[name], AdapterPart):
+        return
+    node = host_of(graph)
+    rule = graph.values[node]
+    with torch.no_grad():
+        real = value_of(assembly, batch_of(graph, 3), node)
+    if rule.kind == "logits":
+        assert real.shape[-1] == rule["classes"]
+    else:
+        assert tuple(real.shape) == (3, *rule.shape[1:])
+
+
+@every_example
+def test_the_meta_device_has_the_same_parameters(name, tree, parameters):
+    graph, assembly = assembled(tree)
+    meta = compile_graph(graph, device="meta")
+    shapes = [{key: x.shape for key, x in model.named_parameters()} for model in (assembly, meta)]
+    assert shapes[0] == shapes[1]
+
+
+@every_example
+def test_its_formula_gives_its_parameters(name, tree, parameters):
+    if parameters is None:
+        pytest.skip("its formula is that of the model it names")
+    _, assembly = assembled(tree)
+    sizes = {key: p.numel() for key, p in assembly.named_parameters()}
+    assert sum(sizes[key] for key in assembly.of("part")) == parameters
+
+
+@every_example
+def test_gradients_reach_exactly_what_learns(name, tree, parameters):
+    graph, assembly = assembled(tree)
+    learning = assembly.of("part")
+    if not learning:
+        pytest.skip("it has nothing to learn")
+    assembly.train_only(["part"])
+    optimizer = torch.optim.SGD([p for p in assembly.parameters() if p.requires_grad], lr=0.1)
+    batch, reached = batch_of(graph, 3), set()
+    for _ in range(2):  # what starts at zero passes a gradient on in the second step
+        value = value_of(assembly, batch, host_of(graph)).float()
+        torch.manual_seed(1)
+        (value * torch.randn_like(value)).sum().backward()
+        reached |= {key for key, p in assembly.named_parameters() if p.grad is not None}
+        optimizer.step()
+    assert reached <= set(learning)
+    # A part that wraps a named model may stop before that model's last layers; any other uses all it has.
+    assert reached if parameters is None else reached == set(learning)
+
+
+@every_example
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(name, tree, parameters):
+    graph, assembly = assembled(tree)
+    twin, other = compile_graph(graph), compile_graph(graph_of(tree, seed=1))
+    batch = batch_of(graph, 2)
+    outputs = [value_of(model, batch, host_of(graph)) for model in (assembly, twin, other)]
+    assert torch.equal(outputs[0], outputs[1]) and not torch.equal(outputs[0], outputs[2])
+
+
+@every_example
+def test_what_it_learned_is_saved_and_loaded_bit_for_bit(name, tree, parameters, tmp_path):
+    graph, assembly = assembled(tree)
+    with torch.no_grad():
+        for key, parameter in assembly.named_parameters():
+            if key in assembly.of("part"):
+                parameter.add_(torch.randn_like(parameter))
+    save_learned(assembly, ["part"], tmp_path / "learned.safetensors")
+    other = compile_graph(graph)
+    load_learned(other, tmp_path / "learned.safetensors")
+    batch = batch_of(graph, 2)
+    node = host_of(graph)
+    with torch.no_grad():
+        assert torch.equal(value_of(assembly, batch, node), value_of(other, batch, node))
+
+
+@every_example
+def test_a_sample_does_not_depend_on_the_others_in_its_batch(name, tree, parameters):
+    graph, assembly = assembled(tree)
+    if any("input_ids" in part.extras for part in graph.parts.values()) and graph.edges:
+        pytest.skip("a prompt names its rows of the batch's features, so a batch is not cut by rows")
+    batch, node = batch_of(graph, 4), host_of(graph)
+    with torch.no_grad():
+        whole = value_of(assembly, batch, node)
+        first = value_of(assembly, {key: tensor[:2] for key, tensor in batch.items()}, node)
+    torch.testing.assert_close(whole[:2], first, rtol=1e-4, atol=1e-5)
+
+
+@every_example
+def test_an_untrained_adapter_leaves_its_host_bit_exact(name, tree, parameters):
+    if not issubclass(PARTS[name], AdapterPart):
+        pytest.skip("it is no adapter")
+    graph, assembly = assembled(tree)
+    bare = compile_graph(graph_of({**tree, "adapters": {}}))
+    batch, node = batch_of(graph, 2), host_of(graph)
+    with torch.no_grad():
+        assert torch.equal(value_of(assembly, batch, node), value_of(bare, batch, node))
+
+
+@every_example
+def test_merging_an_adapter_keeps_what_the_host_computes(name, tree, parameters):
+    if not issubclass(PARTS[name], AdapterPart):
+        pytest.skip("it is no adapter")
+    graph, assembly = assembled(tree)
+    with torch.no_grad():
+        for key, parameter in assembly.named_parameters():
+            if key in assembly.of("part"):
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        batch, node = batch_of(graph, 2), host_of(graph)
+        before = value_of(assembly, batch, node)
+        graph.adapters["part"].merge(assembly.nodes[node])
+        torch.testing.assert_close(value_of(assembly, batch, node), before, rtol=1e-4, atol=1e-5)
+
+
+@every_example
+def test_it_exports_to_onnx_with_parity(name, tree, parameters, tmp_path):
+    import onnxruntime
+
+    graph, assembly = assembled(tree)
+    node = host_of(graph)
+    if graph.parts[node].objective:
+        pytest.skip("what gives a loss is exported by the bundle, which has its own tests")
+    step = next(step for step in assembly.plan if step.node == node)
+    with torch.no_grad():
+        inputs = assembly.features(node, batch_of(graph, 3))
+        reference = assembly.nodes[node](*inputs)
+    names = list(step.sources)
+    free = {source: {0: "batch"} for source in names}
+    export_graph(assembly.nodes[node], tuple(inputs), tmp_path / "part.onnx", names, ["out"], free)
+    session = onnxruntime.InferenceSession(str(tmp_path / "part.onnx"), providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        feeds = {key: x.numpy() for key, x in zip(names, inputs, strict=True)}
+    row = compare(name, reference, session.run(None, feeds)[0])
+    assert row["ok"], row
+
+
+@every_example
+def test_its_rows_are_of_the_kinds_it_says_and_the_same_each_time(name, tree, parameters):
+    if not issubclass(PARTS[name], DatasetPart):
+        pytest.skip("it is no dataset")
+    from PIL import Image
+
+    kinds = {"image": Image.Image, "text": str, "label": int}
+    dataset = graph_of(tree).dataset
+    fields, rows, again = dataset.fields(Path.cwd()), dataset.rows(Path.cwd()), dataset.rows(Path.cwd())
+    assert len(rows) == len(again) > 0
+    for row, twin in [(rows[0], again[0]), (rows[len(rows) - 1], again[len(rows) - 1])]:
+        assert row == twin and set(row) == set(fields)
+        assert all(isinstance(row[key], kinds[kind]) for key, kind in fields.items())
+
+
+@every_example
+def test_an_input_reads_the_column_of_its_name(name, tree, parameters):
+    graph = graph_of(tree)
+    if any(part.ports() or part.objective for part in graph.parts.values()) or issubclass(PARTS[name], DatasetPart):
+        pytest.skip("it is no input")
+    assert list(graph.columns()) == ["part"]
