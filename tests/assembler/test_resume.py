@@ -1,0 +1,69 @@
+"""A run killed at any step goes on as if nothing had happened: the same losses and weights, to the bit."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from assembler.runs import Run
+from assembler.train import COMPLETE, train
+
+ROOT = Path(__file__).parents[2]
+
+
+def killed_at(spec, folder: Path, stage: str, step: int) -> Run:
+    """A run in a process of its own, killed with no warning once the step is in its metrics."""
+    command = [sys.executable, "-m", "assembler.cli", "train", str(spec.path), "--run", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
+    wanted, run = f'"stage": "{stage}", "step": {step},', Run(folder)
+    while process.poll() is None:
+        if run.metrics_path.is_file() and wanted in run.metrics_path.read_text():
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors.decode()
+    return run
+
+
+def assert_equal(run: Run, unbroken: Run) -> None:
+    """The loss curves and the learned weights are the same."""
+    curves = [[json.loads(line) for line in one.metrics_path.read_text().splitlines()] for one in (run, unbroken)]
+    assert curves[0] == curves[1]
+    for stage in ("align", "tune"):
+        ours, theirs = load_file(run.learned(stage)), load_file(unbroken.learned(stage))
+        assert ours.keys() == theirs.keys() and all(ours[key].equal(theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize(("stage", "step"), [("align", 1), ("align", 3), ("align", 6), ("tune", 2), ("tune", 5)])
+def test_a_killed_run_resumes_to_the_same_losses_and_weights(stage, step, spec, unbroken, tmp_path):
+    run = killed_at(spec, tmp_path / "run", stage, step)
+    train(spec, run.folder, resume=True)
+    assert_equal(run, unbroken)
+
+
+def test_a_checkpoint_that_was_half_written_is_not_used(spec, unbroken, tmp_path):
+    run = killed_at(spec, tmp_path / "run", "tune", 5)
+    folder = run.stage("tune")
+    whole = folder / "checkpoint-4"
+    assert (whole / COMPLETE).is_file()
+    shutil.copytree(whole, folder / "checkpoint-5")
+    (folder / "checkpoint-5" / COMPLETE).unlink()
+    (folder / "checkpoint-5" / "learned.safetensors").write_bytes(b"half")
+    with run.metrics_path.open("a") as file:
+        file.write('{"stage": "tune", "ste')
+    train(spec, run.folder, resume=True)
+    assert_equal(run, unbroken)
+
+
+def test_resuming_a_finished_run_changes_nothing(unbroken):
+    before = {path: path.read_bytes() for path in (unbroken.metrics_path, unbroken.learned("tune"))}
+    train(unbroken.spec(), unbroken.folder, resume=True)
+    assert all(path.read_bytes() == content for path, content in before.items())

@@ -1,0 +1,126 @@
+"""Training: what is frozen stays, what learns moves, and a run says what happened."""
+
+import io
+import json
+
+import pytest
+import torch
+from rich.console import Console
+
+from assembler.batches import Batches, split
+from assembler.check import check
+from assembler.compile import Assembly, compile_graph
+from assembler.errors import AssemblerError
+from assembler.runs import load_run
+from assembler.spec import override
+from assembler.train import freeze_table, train
+
+
+def test_every_step_is_in_the_metrics_once(unbroken):
+    rows = [json.loads(line) for line in unbroken.metrics_path.read_text().splitlines()]
+    assert [(row["stage"], row["step"]) for row in rows] == [(s, i) for s in ("align", "tune") for i in range(1, 7)]
+    assert all(row["loss"] > 0 for row in rows)
+    assert list((unbroken.folder / "tensorboard").iterdir())
+
+
+def test_the_loss_falls(spec, tmp_path):
+    longer = override(override(spec, "stages.align.steps=60"), "stages.align.train=[bridge, talk]")
+    run = train(longer, tmp_path / "run")
+    losses = [json.loads(line)["loss"] for line in run.metrics_path.read_text().splitlines()]
+    assert sum(losses[50:60]) < 0.8 * sum(losses[:10])
+
+
+def test_frozen_weights_do_not_move_and_learning_ones_do(unbroken):
+    graph, trained = load_run(unbroken.folder)
+    fresh = compile_graph(graph)
+    for key, parameter in trained.named_parameters():
+        learns = key in trained.of("bridge") + trained.of("tune")
+        assert torch.equal(parameter, fresh.get_parameter(key)) != learns, key
+
+
+def test_a_saved_run_loads_bit_exact(unbroken):
+    graph, first = load_run(unbroken.folder)
+    _, second = load_run(unbroken.folder)
+    batch = Batches(graph)(split(graph)[1][:5])
+    with torch.no_grad():
+        assert torch.equal(first(**batch)["logits"], second(**batch)["logits"])
+
+
+def test_the_model_of_the_run_is_the_one_that_was_trained(spec, tmp_path, monkeypatch):
+    seen: list[Assembly] = []
+    monkeypatch.setattr("assembler.train.compile_graph", lambda graph: seen.append(compile_graph(graph)) or seen[0])
+    run = train(spec, tmp_path / "run")
+    _, loaded = load_run(run.folder)
+    assert all(
+        torch.equal(a, b) for a, b in zip(seen[0].state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
+
+
+def test_the_freeze_table_tells_what_learns_when(spec):
+    graph = check(spec)
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(freeze_table(graph, compile_graph(graph)))
+    lines = {line.split("│")[1].strip(): line for line in console.export_text().splitlines() if line.startswith("│")}
+    assert lines["eyes"].count("frozen") == 2
+    assert "lr 0.01" in lines["bridge"] and "frozen" not in lines["bridge"]
+    assert lines["tune"].count("frozen") == 1
+
+
+def test_a_frozen_weight_that_moves_stops_the_run(spec, tmp_path, monkeypatch):
+    step = torch.optim.AdamW.step
+
+    def stepping(self, *arguments, **knobs):
+        out = step(self, *arguments, **knobs)
+        assembly[0].get_parameter("nodes.talk.lm.lm_head.weight").data += 0.1
+        return out
+
+    assembly: list[Assembly] = []
+    monkeypatch.setattr(
+        "assembler.train.compile_graph", lambda graph: assembly.append(compile_graph(graph)) or assembly[0]
+    )
+    monkeypatch.setattr(torch.optim.AdamW, "step", stepping)
+    with pytest.raises(AssemblerError, match=r"lm_head\.weight is frozen and moved"):
+        train(spec, tmp_path / "run")
+
+
+def test_a_learning_weight_that_does_not_move_stops_the_run(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *arguments, **knobs: None)
+    with pytest.raises(AssemblerError, match="learns and did not move"):
+        train(spec, tmp_path / "run")
+
+
+def test_a_part_that_the_loss_does_not_reach_stops_the_run(tmp_path, spec):
+    text = spec.dump().replace("  talk:\n", "  spare: {type: projector.linear, width: 8}\n  talk:\n")
+    text = text.replace("bridge -> talk.photo]", "bridge -> talk.photo, eyes -> spare]").replace(
+        "[bridge]", "[bridge, spare]"
+    )
+    spec.path.write_text(text)
+    from assembler.spec import read
+
+    with pytest.raises(AssemblerError, match=r"the loss does not reach nodes\.spare"):
+        train(read(spec.path), tmp_path / "run")
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_a_sentence(spec, tmp_path, monkeypatch):
+    forward = Assembly.forward
+    monkeypatch.setattr(
+        Assembly, "forward", lambda self, **batch: {"loss": forward(self, **batch)["loss"] * float("nan")}
+    )
+    with pytest.raises(AssemblerError, match="the loss is nan at step"):
+        train(spec, tmp_path / "run")
+
+
+def test_a_run_is_not_overwritten_nor_resumed_with_another_spec(spec, unbroken, tmp_path):
+    with pytest.raises(AssemblerError, match="is a run already"):
+        train(unbroken.spec(), unbroken.folder)
+    with pytest.raises(AssemblerError, match="differs from"):
+        train(override(spec, "stages.align.steps=7"), unbroken.folder, resume=True)
+    with pytest.raises(AssemblerError, match="nothing to resume"):
+        train(spec, tmp_path / "none", resume=True)
+    with pytest.raises(AssemblerError, match="not empty and no run"):
+        train(spec, tmp_path)
+
+
+def test_a_spec_without_stages_is_refused(spec):
+    with pytest.raises(AssemblerError, match="no `stages`"):
+        train(override(spec, "stages=[]"), spec.base / "run")
