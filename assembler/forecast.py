@@ -89,7 +89,7 @@ def forecast(graph: Graph, assembly: Assembly, stage: Stage, text_tokens: int = 
         del moments
         return {
             "trainable": sum(p.numel() for p in learning),
-            "memory_bytes": max(storages.peak, weights + 5 * own),
+            "memory_bytes": max(storages.peak, weights + 3 * own + _update_bytes(learning)),
             "weights_bytes": weights,
             "gradients_bytes": own,
             "optimizer_bytes": 2 * own,
@@ -97,6 +97,18 @@ def forecast(graph: Graph, assembly: Assembly, stage: Stage, text_tokens: int = 
             "flops": counter.get_total_flops(),
             "tokens": {n: sum(graph.slot_tokens(n).values()) + text_tokens for n in _lms(graph)},
         }
+
+
+def _update_bytes(learning: list[nn.Parameter]) -> int:
+    """What AdamW holds while it updates: on a GPU a copy of all moments' squares, on a CPU of one tensor at a time."""
+    sizes = [p.numel() * p.element_size() for p in learning]
+    return sum(sizes) if torch.cuda.is_available() else 2 * max(sizes, default=0)
+
+
+def _update_bytes(learning: list[nn.Parameter]) -> int:
+    """What AdamW holds while it updates: on a GPU a copy of all moments' squares, on a CPU of one tensor at a time."""
+    sizes = [p.numel() * p.element_size() for p in learning]
+    return sum(sizes) if torch.cuda.is_available() else 2 * max(sizes, default=0)
 
 
 def serving(graph: Graph, assembly: Assembly) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import tempfile
 from pathlib import Path
@@ -65,6 +66,7 @@ def forecast_peak(graph: Graph) -> int:
 def measured_peak(graph: Graph) -> int:
     """Bytes of living tensors at the peak of the second step, by torch's profiler on the CPU."""
     (stage,) = graph.document.stages
+    gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         assembly = compile_graph(graph)
         assembly.train_only(stage.train)
@@ -79,9 +81,12 @@ def measured_peak(graph: Graph) -> int:
     with tempfile.TemporaryDirectory() as folder:
         profiler.export_chrome_trace(f"{folder}/trace.json")
         events: list[dict[str, Any]] = json.loads(Path(f"{folder}/trace.json").read_text())["traceEvents"]
+    memory = sorted((event for event in events if event.get("name") == "[memory]"), key=lambda event: event["ts"])
+    # The profiler goes on counting from where an earlier profile in this process left off.
+    start = memory[0]["args"]["Total Allocated"] - memory[0]["args"]["Bytes"]
     (span,) = [event for event in events if event.get("name") == "step 1" and event.get("cat") == "user_annotation"]
-    inside = [e for e in events if e.get("name") == "[memory]" and span["ts"] <= e["ts"] <= span["ts"] + span["dur"]]
-    return max(event["args"]["Total Allocated"] for event in inside)
+    inside = [event for event in memory if span["ts"] <= event["ts"] <= span["ts"] + span["dur"]]
+    return max(event["args"]["Total Allocated"] for event in inside) - start
 
 
 def rows() -> list[tuple[str, str, str]]:
