@@ -39,22 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(spec_path: Path, out: Path, console: Console) -> int:
     """Every step of the main job on one spec, told as it goes."""
-    console.rule("1  check the graph")
-    from assembler.check import check
-    from assembler.spec import read
-    from assembler.weights import fetch, parse_source
-
-    graph = check(spec_path).require()
-    with console.status("fetching weights") as status:
-        for node, part in graph.parts.items():
-            for source in part.weight_sources().values():
-                status.update(f"fetching {source}")
-                fetch(parse_source(source), graph.base)
-                console.print(f"{node}: {source}", soft_wrap=True)
-    graph = check(spec_path).require()
-    for edge in graph.edges:
-        console.print(f"{edge}   {graph.values[edge.source]}", markup=False)
-
+    graph = _checked(spec_path, console)
     console.rule("2  forecast")
     from assembler.forecast import summary
     from assembler.tables import print_parity, print_summary
@@ -62,6 +47,7 @@ def run(spec_path: Path, out: Path, console: Console) -> int:
     print_summary(summary(graph), console)
 
     console.rule("3  train")
+    from assembler.spec import read
     from assembler.train import train
 
     if out.exists():
@@ -98,6 +84,25 @@ def run(spec_path: Path, out: Path, console: Console) -> int:
     command = f'.venv/bin/assembler ask {_short(out / "bundle")} --image {picture} --prompt "Which digit is this?"'
     console.print(f"  {command}", soft_wrap=True, markup=False)
     return 0 if min(score["exact_match"] for score in scores.values()) >= GOAL else 1
+
+
+def _checked(spec_path: Path, console: Console) -> Any:
+    """The checked graph, with its weights fetched and so with every size known."""
+    console.rule("1  check the graph")
+    from assembler.check import check
+    from assembler.weights import fetch, parse_source
+
+    graph = check(spec_path).require()
+    with console.status("fetching weights") as status:
+        for node, part in graph.parts.items():
+            for source in part.weight_sources().values():
+                status.update(f"fetching {source}")
+                fetch(parse_source(source), graph.base)
+                console.print(f"{node}: {source}", soft_wrap=True)
+    graph = check(spec_path).require()
+    for edge in graph.edges:
+        console.print(f"{edge}   {graph.values[edge.source]}", markup=False)
+    return graph
 
 
 def _answers(name: str, answers: Any, rows: Sequence[Any], console: Console) -> list[str]:

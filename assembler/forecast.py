@@ -105,12 +105,6 @@ def _update_bytes(learning: list[nn.Parameter]) -> int:
     return sum(sizes) if torch.cuda.is_available() else 2 * max(sizes, default=0)
 
 
-def _update_bytes(learning: list[nn.Parameter]) -> int:
-    """What AdamW holds while it updates: on a GPU a copy of all moments' squares, on a CPU of one tensor at a time."""
-    sizes = [p.numel() * p.element_size() for p in learning]
-    return sum(sizes) if torch.cuda.is_available() else 2 * max(sizes, default=0)
-
-
 def serving(graph: Graph, assembly: Assembly) -> dict[str, int]:
     """Bytes of the weights, and of the key and value cache a token."""
     weights = sum(p.numel() * p.element_size() for p in assembly.parameters())

@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from itertools import pairwise
-from itertools import pairwise
 from pathlib import Path
 
 from assembler.check import check

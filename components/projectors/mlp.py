@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from assembler.part import Part
 from assembler.registry import register
-from assembler.values import Dim, Value, value
+from assembler.values import Value
+from components.projectors._base import TokenProjector
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 @register
-class MlpProjector(Part):
+class MlpProjector(TokenProjector):
     """y = W_n a(... a(W_1 x + b_1) ...) + b_n on every token: tokens [B, T, in] -> tokens [B, T, out].
 
     `depth` counts the linears; the hidden width is `hidden`, by default `out`. An embedding is taken as one token.
@@ -25,35 +25,20 @@ class MlpProjector(Part):
     """
 
     type = "projector.mlp"
-    accepts = {"in": ("tokens", "embedding", "features")}
 
     depth: int = Field(2, ge=1, le=64, description="number of linear layers")
     hidden: int | None = Field(None, ge=1, le=1_000_000, description="hidden width; by default the output width")
-    width: int | None = Field(None, ge=1, le=1_000_000, description="output width; by default what the consumer needs")
     activation: Literal["gelu", "relu", "silu"] = Field("gelu", description="between the linears")
     norm: bool = Field(False, description="LayerNorm on the input")
 
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
-        def spec(**knobs: Any) -> dict[str, Any]:
-            nodes = {
-                "photo": {"type": "input.image", "size": [32, 32]},
-                "eyes": {"type": "encoder.timm", "model": "test_efficientnet"},
-                "part": {"type": cls.type, **knobs},
-            }
-            return {"nodes": nodes, "edges": ["photo -> eyes", "eyes -> part"]}
-
-        width = 256
+        three = 256 * 8 + 8 + 8 * 8 + 8 + 8 * 24 + 24 + 2 * 256
         return [
-            (spec(width=24), width * 24 + 24 + 24 * 24 + 24),
-            (spec(width=24, depth=1), width * 24 + 24),
-            (spec(width=24, depth=3, hidden=8, norm=True), width * 8 + 8 + 8 * 8 + 8 + 8 * 24 + 24 + 2 * width),
+            (cls.after_an_encoder(width=24), 256 * 24 + 24 + 24 * 24 + 24),
+            (cls.after_an_encoder(width=24, depth=1), 256 * 24 + 24),
+            (cls.after_an_encoder(width=24, depth=3, hidden=8, norm=True), three),
         ]
-
-    def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
-        source = inputs["in"]
-        tokens = 1 if source.kind == "embedding" else source.shape[1]
-        return value("tokens", tokens=tokens, width=self.width or want)
 
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
         from components.projectors._layers import Mlp
