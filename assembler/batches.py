@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assembler.check import Graph
 from assembler.errors import AssemblerError
+from assembler.graph import Graph
 from assembler.part import Part
 
 Row = dict[str, Any]

@@ -6,8 +6,6 @@ Nothing here loads a weight, fetches a file or imports torch; what cannot be kno
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
-from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from assembler.errors import AssemblerError
+from assembler.graph import Graph
 from assembler.part import AdapterPart, DatasetPart, Part, WireError
 from assembler.problems import Fix, Problem
 from assembler.registry import family, parts
-from assembler.spec import Document, Edge, Spec, parse_edge, plain, read, validation_problem
+from assembler.spec import Edge, Spec, parse_edge, read, validation_problem
 from assembler.suggest import nearest
 from assembler.values import Dim, Value
 
@@ -74,98 +73,6 @@ RESERVED = frozenset(
     ]
 )
 """Names that torch's modules or a batch already have."""
-
-
-@dataclass
-class Graph:
-    """A spec as parts and wires, in the order in which they run, with all that is known and all that is wrong."""
-
-    spec: Spec
-    parts: dict[str, Part] = field(default_factory=dict)
-    adapters: dict[str, AdapterPart] = field(default_factory=dict)
-    dataset: DatasetPart | None = None
-    edges: list[Edge] = field(default_factory=list)
-    order: list[str] = field(default_factory=list)
-    values: dict[str, Value | None] = field(default_factory=dict)
-    wants: dict[str, Dim] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def base(self) -> Path:
-        """The folder that relative sources start from."""
-        return self.spec.base
-
-    @property
-    def document(self) -> Document:
-        """The typed spec; only asked for where there is one."""
-        assert self.spec.document is not None
-        return self.spec.document
-
-    @cached_property
-    def incoming(self) -> dict[str, list[Edge]]:
-        """The wires into each node, in the order of its ports."""
-        found: dict[str, list[Edge]] = defaultdict(list)
-        for edge in self.edges:
-            found[edge.target].append(edge)
-        for node, edges in found.items():
-            ports = list(self.parts[node].ports())
-            edges.sort(key=lambda edge: ports.index(edge.port))
-        return found
-
-    @property
-    def objectives(self) -> list[str]:
-        """The nodes that give a loss."""
-        return [node for node in self.order if self.parts[node].objective]
-
-    def column(self, name: str) -> str:
-        """The data column behind an input node or slot."""
-        data = self.document.data
-        return data.columns.get(name, name) if data else name
-
-    def slot_tokens(self, node: str) -> dict[str, int]:
-        """The one token account: how many tokens each wired slot of `node` takes, in the order of its features."""
-        found = {}
-        for edge in self.incoming[node]:
-            wire = self.values[edge.source]
-            if wire is not None and wire.kind == "tokens":
-                tokens = wire["tokens"]
-                assert isinstance(tokens, int)
-                found[edge.port] = tokens
-        return found
-
-    def text_columns(self, node: str) -> dict[str, str]:
-        """Data column of each slot of `node` that takes text: by its own name, or by the text input wired to it."""
-        wired = {edge.port: edge.source for edge in self.incoming[node]}
-        tokens = self.slot_tokens(node)
-        slots = [slot for slot in self.parts[node].columns(node, tokens) if slot != "answer"]
-        return {slot: self.column(wired.get(slot, slot)) for slot in slots}
-
-    def vocabulary(self, node: str) -> int:
-        """Vocabulary size of the LM at `node`."""
-        value = self.values[node]
-        assert value is not None
-        size = value["classes"]
-        if not isinstance(size, int):
-            raise AssemblerError(f"{self.spec.path}: node {node}: `config` must name vocab_size")
-        return size
-
-    def columns(self) -> dict[str, str]:
-        """Every data column that is read, and its kind."""
-        found = {}
-        for node, part in self.parts.items():
-            wired = {edge.port for edge in self.edges if edge.target == node}
-            found.update({self.column(name): kind for name, kind in part.columns(node, wired).items()})
-        return found
-
-    def require(self) -> Graph:
-        """This graph, if nothing is wrong with it.
-
-        Raises:
-            AssemblerError: every problem, one a line.
-        """
-        if self.problems:
-            raise AssemblerError("\n".join(problem.render(str(self.spec.path)) for problem in self.problems))
-        return self
 
 
 def check(spec: Spec | Path) -> Graph:
@@ -461,32 +368,3 @@ def _check_stages(graph: Graph) -> None:
     whole = len(graph.order) == len(document.nodes)
     if document.stages and whole and not graph.objectives:
         _add(graph, "stages: no node gives a loss; add a backbone or a head", ("stages",))
-
-
-def apply_fixes(spec: Spec) -> tuple[Spec, list[str]]:
-    """Apply one fix after another until none is left: the mended spec, not saved, and the titles of what was done."""
-    from assembler.spec import parse
-
-    done: list[str] = []
-    for _ in range(1000):
-        fix = next((problem.fix for problem in check(spec).problems if problem.fix), None)
-        if fix is None or (len(done) > 1 and done[-1] == done[-2] == fix.title):
-            break
-        for operation in fix.operations:
-            apply(spec.tree, operation)
-        done.append(fix.title)
-        spec = parse(spec.dump(), spec.path)
-    return spec, done
-
-
-def apply(tree: Any, operation: dict[str, Any]) -> None:
-    """Carry out one operation of a fix on a spec's tree."""
-    if operation["op"] == "set":
-        *parents, last = operation["path"]
-        for key in parents:
-            tree = tree.setdefault(key, {}) if isinstance(tree, dict) else tree[key]
-        tree[last] = operation["value"]
-        return
-    edges = tree["edges"]
-    index = next(i for i, text in enumerate(edges) if str(parse_edge(plain(text))) == operation["edge"])
-    edges[index : index + 1] = operation["edges"]

@@ -71,7 +71,8 @@ def validate(
     fix: Annotated[bool, typer.Option("--fix", help="Apply every fix there is and save the spec.")] = False,
 ) -> None:
     """Check every node, wire, slot and stage; fetches nothing and loads no weights."""
-    from assembler.check import apply_fixes, check
+    from assembler.check import check
+    from assembler.fixes import apply_fixes
 
     loaded = read(spec)
     done: list[str] = []

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from assembler.check import Graph
 from assembler.errors import AssemblerError
+from assembler.graph import Graph
 
 
 @dataclass(frozen=True)

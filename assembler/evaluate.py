@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from assembler.batches import Batches
-from assembler.check import Graph
 from assembler.compile import Assembly, inference
 from assembler.errors import AssemblerError
+from assembler.graph import Graph
 
 Row = dict[str, Any]
 

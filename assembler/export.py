@@ -16,10 +16,10 @@ from assembler.batches import Batches
 from assembler.bundle.graphs import ExportRefused, export_decoder, export_embedding, export_graph, quantize
 from assembler.bundle.parity import compare
 from assembler.bundle.runtime import FORMAT, Bundle, file_hash
-from assembler.check import Graph
 from assembler.compile import Assembly
 from assembler.errors import AssemblerError
 from assembler.evaluate import Row, TorchAnswers
+from assembler.graph import Graph
 from assembler.runs import write_text
 
 PRECISIONS = ("fp32", "int8", "int4")

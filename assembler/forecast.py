@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from assembler.check import Graph
 from assembler.compile import Assembly, compile_graph
 from assembler.errors import AssemblerError
+from assembler.graph import Graph
 from assembler.spec import Stage
 
 TEXT_TOKENS = 32

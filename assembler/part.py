@@ -15,7 +15,7 @@ from assembler.values import Dim, Value
 if TYPE_CHECKING:
     from torch import nn
 
-    from assembler.check import Graph
+    from assembler.graph import Graph
 
 
 class WireError(ValueError):

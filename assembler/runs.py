@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assembler.check import Graph, check
+from assembler.check import check
 from assembler.errors import AssemblerError
+from assembler.graph import Graph
 from assembler.spec import Spec, read
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from assembler.batches import Batches, split
-from assembler.check import Graph, check
+from assembler.check import check
 from assembler.compile import Assembly, compile_graph
 from assembler.errors import AssemblerError
+from assembler.graph import Graph
 from assembler.runs import Run, load_learned, save_learned
 from assembler.spec import Spec, Stage
 

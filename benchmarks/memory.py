@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from assembler.check import Graph, check
+from assembler.check import check
 from assembler.compile import compile_graph
 from assembler.forecast import fake_batch, forecast
+from assembler.graph import Graph
 from assembler.spec import parse
 
 LM = "{vocab_size: 2000, hidden_size: 256, intermediate_size: 768, num_hidden_layers: 6, num_attention_heads: 8}"

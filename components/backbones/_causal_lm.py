@@ -17,7 +17,7 @@ from assembler.template import ANSWER, Prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from assembler.check import Graph
+    from assembler.graph import Graph
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 IGNORED = -100

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerFast
 
-    from assembler.check import Graph
+    from assembler.graph import Graph
 
 WIDTHS = ("hidden_size", "n_embd", "d_model")
 

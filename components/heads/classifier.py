@@ -16,7 +16,7 @@ from assembler.values import Dim, Value, value
 if TYPE_CHECKING:
     from torch import nn
 
-    from assembler.check import Graph
+    from assembler.graph import Graph
 
 
 @register

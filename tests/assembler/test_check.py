@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from assembler.check import apply_fixes, check
+from assembler.check import check
+from assembler.fixes import apply_fixes
 from assembler.spec import override, parse, read
 
 ROOT = Path(__file__).parents[2]

@@ -8,9 +8,10 @@ import torch
 
 from assembler.bundle.graphs import export_graph
 from assembler.bundle.parity import compare
-from assembler.check import Graph, check
+from assembler.check import check
 from assembler.compile import Assembly, compile_graph
 from assembler.forecast import fake_batch
+from assembler.graph import Graph
 from assembler.part import AdapterPart, DatasetPart
 from assembler.registry import parts
 from assembler.runs import load_learned, save_learned

@@ -1,0 +1,106 @@
+"""A spec as parts and wires: what check fills in, and everything after it reads."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from assembler.errors import AssemblerError
+from assembler.part import AdapterPart, DatasetPart, Part
+from assembler.problems import Problem
+from assembler.spec import Document, Edge, Spec
+from assembler.values import Dim, Value
+
+
+@dataclass
+class Graph:
+    """A spec as parts and wires, in the order in which they run, with all that is known and all that is wrong."""
+
+    spec: Spec
+    parts: dict[str, Part] = field(default_factory=dict)
+    adapters: dict[str, AdapterPart] = field(default_factory=dict)
+    dataset: DatasetPart | None = None
+    edges: list[Edge] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)
+    values: dict[str, Value | None] = field(default_factory=dict)
+    wants: dict[str, Dim] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative sources start from."""
+        return self.spec.base
+
+    @property
+    def document(self) -> Document:
+        """The typed spec; only asked for where there is one."""
+        assert self.spec.document is not None
+        return self.spec.document
+
+    @cached_property
+    def incoming(self) -> dict[str, list[Edge]]:
+        """The wires into each node, in the order of its ports."""
+        found: dict[str, list[Edge]] = defaultdict(list)
+        for edge in self.edges:
+            found[edge.target].append(edge)
+        for node, edges in found.items():
+            ports = list(self.parts[node].ports())
+            edges.sort(key=lambda edge: ports.index(edge.port))
+        return found
+
+    @property
+    def objectives(self) -> list[str]:
+        """The nodes that give a loss."""
+        return [node for node in self.order if self.parts[node].objective]
+
+    def column(self, name: str) -> str:
+        """The data column behind an input node or slot."""
+        data = self.document.data
+        return data.columns.get(name, name) if data else name
+
+    def slot_tokens(self, node: str) -> dict[str, int]:
+        """The one token account: how many tokens each wired slot of `node` takes, in the order of its features."""
+        found = {}
+        for edge in self.incoming[node]:
+            wire = self.values[edge.source]
+            if wire is not None and wire.kind == "tokens":
+                tokens = wire["tokens"]
+                assert isinstance(tokens, int)
+                found[edge.port] = tokens
+        return found
+
+    def text_columns(self, node: str) -> dict[str, str]:
+        """Data column of each slot of `node` that takes text: by its own name, or by the text input wired to it."""
+        wired = {edge.port: edge.source for edge in self.incoming[node]}
+        tokens = self.slot_tokens(node)
+        slots = [slot for slot in self.parts[node].columns(node, tokens) if slot != "answer"]
+        return {slot: self.column(wired.get(slot, slot)) for slot in slots}
+
+    def vocabulary(self, node: str) -> int:
+        """Vocabulary size of the LM at `node`."""
+        value = self.values[node]
+        assert value is not None
+        size = value["classes"]
+        if not isinstance(size, int):
+            raise AssemblerError(f"{self.spec.path}: node {node}: `config` must name vocab_size")
+        return size
+
+    def columns(self) -> dict[str, str]:
+        """Every data column that is read, and its kind."""
+        found = {}
+        for node, part in self.parts.items():
+            wired = {edge.port for edge in self.edges if edge.target == node}
+            found.update({self.column(name): kind for name, kind in part.columns(node, wired).items()})
+        return found
+
+    def require(self) -> Graph:
+        """This graph, if nothing is wrong with it.
+
+        Raises:
+            AssemblerError: every problem, one a line.
+        """
+        if self.problems:
+            raise AssemblerError("\n".join(problem.render(str(self.spec.path)) for problem in self.problems))
+        return self
