@@ -158,6 +158,22 @@ def summary(spec: SpecPath, sets: Sets, as_json: Json = False) -> None:
         print_summary(report)
 
 
+@command("assembler sites exports/gallery/digits.yaml talk")
+def sites(
+    spec: SpecPath,
+    node: Annotated[str, typer.Argument(metavar="NODE", help="A node that hosts adapters.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """List the canonical sites of a node, which adapters are put into by name."""
+    from assembler.tables import print_sites, sites_of_node
+
+    found = sites_of_node(spec, node)
+    if as_json:
+        _print_json(found)
+    else:
+        print_sites(found)
+
+
 @command("assembler train exports/gallery/digits.yaml --run exports/runs/digits --set stages.align.steps=50")
 def train(
     spec: SpecPath,

@@ -50,6 +50,45 @@ def _stages(stages: dict[str, Any]) -> Table:
     return table
 
 
+def sites_of_node(spec: Path, node: str) -> dict[str, dict[str, Any]]:
+    """Canonical site -> `module` in the node, its `class` and, where it has one, the shape of its `weight`.
+
+    Raises:
+        AssemblerError: the spec has problems, has no such node, or no anatomy fits it.
+    """
+    from assembler.anatomy import places_of
+    from assembler.check import check
+    from assembler.compile import compile_graph
+    from assembler.errors import AssemblerError
+    from assembler.suggest import nearest
+
+    graph = check(spec).require()
+    assembly = compile_graph(graph, device="meta")
+    if node not in assembly.nodes:
+        raise AssemblerError(f"{spec}: there is no node {node} with a module{nearest(node, assembly.nodes)}")
+    host, found = assembly.nodes[node], {}
+    for site, place in places_of(host).items():
+        module = host.get_submodule(place.path)
+        weight = getattr(module, "weight", None)
+        part = "" if place.whole else f" ({place.index + 1} of {place.of})"
+        shape = list(weight.shape) if weight is not None else None
+        found[site] = {"module": place.path + part, "class": type(module).__name__, "weight": shape}
+    return found
+
+
+def print_sites(found: dict[str, dict[str, Any]]) -> None:
+    """The sites as a table; the layers that look like the first are left to its row."""
+    table = Table("site", "module", "class", "weight")
+    for site, row in found.items():
+        if not site.startswith("layers.") or site.startswith("layers.0"):
+            table.add_row(site, row["module"], row["class"], str(row["weight"] or "").replace("[", r"\["))
+    console = Console()
+    console.print(table)
+    layers = {site.split(".")[1] for site in found if site.startswith("layers.")}
+    if len(layers) > 1:
+        console.print(f"and the same in layers 1 to {len(layers) - 1}; a pattern takes them all: layers.*.attn.q")
+
+
 def scored(run: Path, limit: int | None, bundle: Path | None, quiet: bool) -> dict[str, Any]:
     """Score a run or its bundle with a progress bar."""
     from assembler.batches import split
