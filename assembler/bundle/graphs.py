@@ -19,6 +19,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
+from assembler.caching import cache_argument
 from assembler.errors import AssemblerError
 
 OPSET = 23
@@ -194,7 +195,7 @@ class _Decoder(nn.Module):
             inputs_embeds=inputs_embeds,  # [B, T, D]
             attention_mask=attention_mask,  # [B, P+T]
             position_ids=position_ids,  # [B, T]
-            past_key_values=cache,
+            **cache_argument(self.lm, cache),
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]  # [B, V]
@@ -227,7 +228,8 @@ def _sample_cache(lm: nn.Module, size: int, like: dict[str, Any], name: str) -> 
     cache = DynamicCache()
     with _evaluating(lm), torch.no_grad():
         try:
-            lm(inputs_embeds=torch.zeros(1, 2, size, **like), past_key_values=cache, use_cache=True, logits_to_keep=1)
+            embeds = torch.zeros(1, 2, size, **like)
+            lm(inputs_embeds=embeds, use_cache=True, logits_to_keep=1, **cache_argument(lm, cache))
         except TypeError as error:
             raise ExportRefused(f"{name}: this LM cannot be run step by step: {_first_line(error)}") from error
     if not cache.layers or not all(isinstance(x, DynamicLayer) and x.keys is not None for x in cache.layers):

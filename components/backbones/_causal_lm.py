@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assembler.bundle.prompt import prompt_ids, segments
+from assembler.caching import cache_argument
 from assembler.errors import AssemblerError
 from assembler.template import ANSWER, Prompt
 
@@ -61,19 +62,21 @@ class PromptedLM(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, features: Sequence[Tensor], limit: int, stop: Sequence[int]
     ) -> list[list[int]]:
         """The greedy answer's ids of every row, up to and without the first stop id."""
+        from transformers import DynamicCache
+
         embeds, mask, place = self.embed(input_ids, features), attention_mask, positions(attention_mask)
         answers: list[list[int]] = [[] for _ in input_ids]
-        going, cache = torch.ones(len(input_ids), dtype=torch.bool), None
+        going, cache = torch.ones(len(input_ids), dtype=torch.bool), DynamicCache(config=self.lm.config)
         for _ in range(limit):
             out = self.lm(
                 inputs_embeds=embeds,
                 attention_mask=mask,
                 position_ids=place,
-                past_key_values=cache,
+                **cache_argument(self.lm, cache),
                 use_cache=True,
                 logits_to_keep=1,
             )
-            token, cache = out.logits[:, -1].argmax(-1), out.past_key_values  # [B]
+            token = out.logits[:, -1].argmax(-1)  # [B]
             going &= ~torch.isin(token, torch.tensor(list(stop), device=token.device)).cpu()
             for row in going.nonzero().flatten().tolist():
                 answers[row].append(int(token[row]))
