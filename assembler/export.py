@@ -60,7 +60,7 @@ def export(
     if out.exists():
         raise AssemblerError(f"{out} exists already; choose another folder or remove it")
     node = _language_model(graph)
-    assembly.to("cpu").eval()
+    assembly.to("cpu").float().eval()  # a bundle is written from float32, whatever the weights were kept in
     reference = _reference(TorchAnswers(graph, assembly, node), rows[:SAMPLES])
     for part in graph.adapters.values():
         part.merge(assembly.nodes[part.host])

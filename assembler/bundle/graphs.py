@@ -140,8 +140,6 @@ def quantize(path_in: Path, path_out: Path, precision: str, skip: list[str]) -> 
     `skip` holds patterns (`*` allowed) of ONNX node names or of module paths such as "lm.lm_head"; those matrices
     stay as they are. Raises AssemblerError for another precision or a pattern that matches nothing.
     """
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-
     if precision not in PRECISIONS:
         raise AssemblerError(f"{path_in.name}: no precision '{precision}'; choose one of {', '.join(PRECISIONS)}.")
     model = onnx.load(path_in)
@@ -151,11 +149,7 @@ def quantize(path_in: Path, path_out: Path, precision: str, skip: list[str]) -> 
         if not any(_matches(node, pattern) for node in nodes):
             raise AssemblerError(f"{path_in.name}: skip '{pattern}' matches no matrix of this graph.")
     kept = [node.name for node in nodes if any(_matches(node, pattern) for pattern in skip)]
-    # It reports every node at level INFO.
-    logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)
-    quantizer = MatMulNBitsQuantizer(
-        model, block_size=32, accuracy_level=4, nodes_to_exclude=kept, **PRECISIONS[precision]
-    )
+    quantizer = _quantizer()(model, block_size=32, accuracy_level=4, nodes_to_exclude=kept, **PRECISIONS[precision])
     with _quiet():
         quantizer.process()
     model = quantizer.model.model
@@ -355,6 +349,18 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _quantizer() -> Any:
+    """onnxruntime's class; its module sets up logging for the whole process when imported, which is undone here."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)  # it reports every node as INFO
+    return MatMulNBitsQuantizer
 
 
 def _first_line(error: BaseException) -> str:
