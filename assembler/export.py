@@ -60,6 +60,7 @@ def export(
     if out.exists():
         raise AssemblerError(f"{out} exists already; choose another folder or remove it")
     node = _language_model(graph)
+    _check_inputs(graph, node)
     assembly.to("cpu").float().eval()  # a bundle is written from float32, whatever the weights were kept in
     reference = _reference(TorchAnswers(graph, assembly, node), rows[:SAMPLES])
     for part in graph.adapters.values():
@@ -92,6 +93,15 @@ def _language_model(graph: Graph) -> str:
         first = graph.objectives[0] if graph.objectives else "the graph"
         raise ExportRefused(f"{first}: a bundle answers with one causal LM, and this graph has {len(lms)}")
     return lms[0]
+
+
+def _check_inputs(graph: Graph, node: str) -> None:
+    """Every slot comes from one picture, the input that the bundle's runtime reads."""
+    for slot in graph.slot_tokens(node):
+        source, _ = _chain(graph, node, slot)
+        value = graph.values[source]
+        if value is None or value.kind != "image":
+            raise ExportRefused(f"{source}: a bundle's runtime reads pictures, and this node gives {value}")
 
 
 def _chain(graph: Graph, node: str, slot: str) -> tuple[str, list[tuple[str, str]]]:
