@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 
@@ -30,3 +31,31 @@ class Mlp(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         x = x.unsqueeze(1) if x.dim() == 2 else x  # [B, T, in]
         return super().forward(x)  # [B, T, out]
+
+
+class FrameStackLayer(nn.Module):
+    """Joins `stack` successive tokens into one, then one linear."""
+
+    def __init__(self, inner: int, outer: int, stack: int) -> None:
+        super().__init__()
+        self.stack = stack
+        self.linear = nn.Linear(stack * inner, outer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.unsqueeze(1) if x.dim() == 2 else x  # [B, T, in]
+        x = functional.pad(x, (0, 0, 0, -x.shape[1] % self.stack))
+        return self.linear(x.unflatten(1, (-1, self.stack)).flatten(2))  # [B, T / k, out]
+
+
+class PixelShuffleLayer(nn.Module):
+    """Joins each `ratio` x `ratio` square of a grid of `side` x `side` tokens into one, then one linear."""
+
+    def __init__(self, inner: int, outer: int, ratio: int, side: int) -> None:
+        super().__init__()
+        self.ratio, self.blocks = ratio, side // ratio
+        self.linear = nn.Linear(ratio * ratio * inner, outer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.unsqueeze(1) if x.dim() == 2 else x
+        grid = x.unflatten(1, (self.blocks, self.ratio, self.blocks, self.ratio))  # [B, s/r, r, s/r, r, in]
+        return self.linear(grid.transpose(2, 3).flatten(3).flatten(1, 2))  # [B, (s/r)^2, out]

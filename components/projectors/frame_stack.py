@@ -1,0 +1,53 @@
+"""Fewer, wider tokens in time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from assembler.registry import register
+from assembler.values import Dim, Value, value
+from components.projectors._base import TokenProjector
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@register
+class FrameStack(TokenProjector):
+    """y_j = W [x_kj; ...; x_kj+k-1] + b: tokens [B, T, in] -> tokens [B, ceil(T / k), out], for sound most of all.
+
+    `stack` is k. What the last stack lacks is filled with zeros. An embedding is taken as one token.
+    Parameters: stack * in * out + out.
+    """
+
+    type = "projector.frame_stack"
+
+    stack: int = Field(5, ge=1, le=1000, description="k, successive tokens that become one")
+
+    @classmethod
+    def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
+        whisper = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "max_source_positions": 50}
+        nodes = {
+            "sound": {"type": "input.audio", "seconds": 0.48},
+            "ears": {"type": "encoder.whisper", "config": whisper},
+            "part": {"type": cls.type, "stack": 5, "width": 12},
+        }
+        return [
+            ({"nodes": nodes, "edges": ["sound -> ears", "ears -> part"]}, 5 * 16 * 12 + 12),
+            (cls.after_an_encoder(stack=2, width=24), 2 * 256 * 24 + 24),
+        ]
+
+    def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
+        plain = super().shape(inputs, want, base)
+        tokens = plain["tokens"]
+        return value(
+            "tokens", tokens=-(-tokens // self.stack) if isinstance(tokens, int) else None, width=plain["width"]
+        )
+
+    def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
+        from components.projectors._layers import FrameStackLayer
+
+        return FrameStackLayer(inputs["in"].size("width"), output.size("width"), self.stack)
