@@ -49,6 +49,14 @@ class Batches:
         }
 
 
+def left_padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """ids [B, T] and mask [B, T] of rows of different lengths, each at the right end."""
+    length = max(map(len, rows))
+    ids = torch.tensor([[0] * (length - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
+    return ids, mask
+
+
 def processor_of(graph: Graph, node: str) -> dict[str, Any]:
     """The processor of an input node, which all its consumers must share.
 

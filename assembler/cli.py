@@ -40,6 +40,13 @@ def command(example: str) -> Callable[[F], F]:
             except AssemblerError as error:
                 typer.echo(str(error), err=True)
                 raise typer.Exit(1) from error
+            except BrokenPipeError:
+                raise  # typer knows what a reader that goes away means
+            except OSError as error:
+                what = f"{error.filename}: " if error.filename else ""
+                why = error.strerror or error
+                typer.echo(f"{what}{why}; check the path, its permissions and the room left on the disk", err=True)
+                raise typer.Exit(1) from error
             except KeyboardInterrupt as error:
                 typer.echo("stopped", err=True)
                 raise typer.Exit(130) from error
@@ -133,14 +140,16 @@ def parts(
 @command("assembler fetch exports/gallery/digits.yaml")
 def fetch(spec: SpecPath) -> None:
     """Bring every weight that the spec names to this computer."""
+    from rich.console import Console
+
     from assembler.check import check
-    from assembler.weights import fetch as bring
-    from assembler.weights import parse_source
+    from assembler.fetching import fetch_weights
 
     graph = check(spec).require()
-    for node, part in graph.parts.items():
-        for source in part.weight_sources().values():
-            typer.echo(f"{node}: {bring(parse_source(source), graph.base)}")
+    with Console(stderr=True).status("weights") as status:
+        found = fetch_weights(graph, lambda source: status.update(f"weights of {source}"))
+    for source, path in found.items():
+        typer.echo(f"{source}: {path}")
 
 
 @command("assembler summary exports/gallery/digits.yaml --json")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 
 from assembler.errors import AssemblerError
 
@@ -42,7 +41,7 @@ def run(spec_path: Path, out: Path, console: Console) -> int:
     graph = _checked(spec_path, console)
     console.rule("2  forecast")
     from assembler.forecast import summary
-    from assembler.tables import print_parity, print_summary
+    from assembler.tables import answered, print_parity, print_summary
 
     print_summary(summary(graph), console)
 
@@ -64,14 +63,14 @@ def run(spec_path: Path, out: Path, console: Console) -> int:
 
     graph, assembly = load_run(out / "run")
     learned, held_out = split(graph)
-    given = _answers("torch answers", TorchAnswers(graph, assembly), held_out, console)
+    given = answered(TorchAnswers(graph, assembly), held_out, "torch answers", console)
     scores = {"torch": evaluate(graph, given, learned, held_out)}
     with console.status("export") as status:
         report = export(graph, assembly, out / "bundle", "fp32", held_out, status.update)
     print_parity(report, _short(out / "bundle"))
 
     console.rule("5  what it learned, on digits it has never seen")
-    given = _answers("ONNX answers", BundleAnswers(graph, out / "bundle"), held_out, console)
+    given = answered(BundleAnswers(graph, out / "bundle"), held_out, "ONNX answers", console)
     scores["ONNX"] = evaluate(graph, given, learned, held_out)
     _show(graph, held_out, given, out, console)
     for name, score in scores.items():
@@ -89,25 +88,13 @@ def run(spec_path: Path, out: Path, console: Console) -> int:
 def _checked(spec_path: Path, console: Console) -> Any:
     """The checked graph, with its weights fetched and so with every size known."""
     console.rule("1  check the graph")
-    from assembler.check import check
-    from assembler.weights import fetch, parse_source
+    from assembler.fetching import fetched_graph
 
-    graph = check(spec_path).require()
-    with console.status("fetching weights") as status:
-        for node, part in graph.parts.items():
-            for source in part.weight_sources().values():
-                status.update(f"fetching {source}")
-                fetch(parse_source(source), graph.base)
-                console.print(f"{node}: {source}", soft_wrap=True)
-    graph = check(spec_path).require()
+    with console.status("weights"):
+        graph = fetched_graph(spec_path, lambda source: console.print(f"weights of {source}", soft_wrap=True))
     for edge in graph.edges:
         console.print(f"{edge}   {graph.values[edge.source]}", markup=False)
     return graph
-
-
-def _answers(name: str, answers: Any, rows: Sequence[Any], console: Console) -> list[str]:
-    starts = track(range(0, len(rows), 32), description=name, console=console)
-    return [answer for start in starts for answer in answers(rows[start : start + 32])]
 
 
 def _short(path: Path) -> Path:

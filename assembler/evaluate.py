@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from assembler.batches import Batches
+from assembler.batches import Batches, left_padded
 from assembler.compile import Assembly, inference
 from assembler.errors import AssemblerError
 from assembler.graph import Graph
@@ -44,23 +44,12 @@ class TorchAnswers:
         """Logits of the first answer token: [B, V]."""
         ids, mask, features = self.encode(rows)
         with inference(self.assembly):
-            labels = torch.zeros(len(ids), 0, dtype=torch.long, device=ids.device)
-            out = self._lm.lm(
-                inputs_embeds=self._lm.embed(ids, features),
-                attention_mask=mask,
-                position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-                use_cache=False,
-                logits_to_keep=labels.shape[1] + 1,
-            )
-        return out.logits[:, -1]
+            return self._lm.logits(ids, mask, features, 1)[:, -1]
 
     def encode(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
         """Prompt ids [B, T], mask [B, T] and the features of the wired slots."""
-        prompts = self.collator.prompts(rows)
-        length = max(map(len, prompts))
         device = next(self.assembly.parameters()).device
-        ids = torch.tensor([[0] * (length - len(p)) + p for p in prompts], device=device)
-        mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=device)
+        ids, mask = (x.to(device) for x in left_padded(self.collator.prompts(rows)))
         with inference(self.assembly):
             features = self.assembly.features(self.node, self._on_device(self.batches.samples(rows)))
         return ids, mask, features

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,12 +14,12 @@ from torch import Tensor, nn
 from assembler.batches import Batches
 from assembler.bundle.graphs import ExportRefused, export_decoder, export_embedding, export_graph, quantize
 from assembler.bundle.parity import compare
-from assembler.bundle.runtime import FORMAT, Bundle, file_hash
+from assembler.bundle.runtime import FORMAT, Bundle
 from assembler.compile import Assembly
 from assembler.errors import AssemblerError
 from assembler.evaluate import Row, TorchAnswers
+from assembler.files import aside, file_hash, write_text
 from assembler.graph import Graph
-from assembler.runs import write_text
 
 PRECISIONS = ("fp32", "int8", "int4")
 SAMPLES = 8
@@ -66,9 +65,8 @@ def export(
     for part in graph.adapters.values():
         part.merge(assembly.nodes[part.host])
     out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    draft.mkdir()
-    try:
+    with aside(out) as draft:
+        draft.mkdir()
         _write_graphs(graph, assembly, node, draft, precision, say)
         say("manifest and tokenizer")
         _write_manifest(graph, node, draft, precision)
@@ -81,9 +79,6 @@ def export(
                 f"the bundle is not what torch computes: {worst['graph']} is {worst['relative']:.1e} off, relative, "
                 f"greedy answers agree in {report['greedy']:.0%}; nothing was written"
             )
-        os.replace(draft, out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return report
 
 

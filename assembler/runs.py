@@ -10,18 +10,32 @@ RUN/tensorboard/        the same metrics as plots
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from assembler.check import check
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict
+
 from assembler.errors import AssemblerError
+from assembler.fetching import fetch_weights, fetched_graph
+from assembler.files import aside, file_hash, write_text
 from assembler.graph import Graph
 from assembler.spec import Spec, read
 
 if TYPE_CHECKING:
     from assembler.compile import Assembly
+
+
+class Record(BaseModel):
+    """run.json: the folder that relative sources start from, and of each weight source its files' SHA-256."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    base: str
+    weights: dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -53,23 +67,50 @@ class Run:
         if not self.spec_path.is_file():
             raise AssemblerError(f"{self.folder} is not a run: it has no spec.yaml; name the folder given to --run")
         spec = read(self.spec_path)
-        spec.root = Path(self.record()["base"])
+        spec.root = Path(self.record().base)
         return spec
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Record:
         """run.json."""
         path = self.folder / "run.json"
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return Record.model_validate_json(path.read_bytes())
         except (OSError, ValueError) as error:
             raise AssemblerError(f"{path} cannot be read ({error}); start the run again in another folder") from error
 
-    def create(self, spec: Spec) -> None:
-        """Make the folder, with the spec and the digests of its weights."""
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Make the folder and keep every other process out of it, until the block or this process ends.
+
+        Raises:
+            AssemblerError: another process is in it.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        record = {"base": str(spec.base.resolve()), "weights": _digests(check(spec))}
-        write_text(self.folder / "run.json", json.dumps(record, indent=2) + "\n")
-        write_text(self.spec_path, spec.dump())
+        try:
+            with FileLock(self.folder / ".lock", blocking=False):
+                yield
+        except Timeout as error:
+            raise AssemblerError(f"{self.folder} is in use by another process; wait for it, or stop it") from error
+
+    def create(self, graph: Graph) -> None:
+        """Fill the folder with the spec and the digests of its weights; the spec comes last and makes it a run."""
+        record = Record(base=str(graph.base.resolve()), weights=weight_digests(graph))
+        write_text(self.folder / "run.json", record.model_dump_json(indent=2) + "\n")
+        write_text(self.spec_path, graph.spec.dump())
+
+    def check_weights(self, graph: Graph) -> None:
+        """See that the files of the weights are those that the run began with.
+
+        Raises:
+            AssemblerError: one of them has changed.
+        """
+        began, now = self.record().weights, weight_digests(graph)
+        changed = next((source for source in now if now[source] != began.get(source)), None)
+        if changed is not None:
+            raise AssemblerError(
+                f"{self.folder}: the weights of {changed} are no longer those that the run began with; put them back "
+                "(for the hub: name the revision, hf:ORG/NAME@REVISION), or start another run"
+            )
 
     def trim_metrics(self, keep: list[str], stage: str | None, step: int) -> None:
         """Drop lines written after the checkpoint that is resumed from: stages in `keep` stay, `stage` up to `step`."""
@@ -85,25 +126,13 @@ def _whole(line: str) -> bool:
     return line.startswith("{") and line.endswith("}")
 
 
-def _digests(graph: Graph) -> dict[str, dict[str, str]]:
+def weight_digests(graph: Graph) -> dict[str, dict[str, str]]:
     """Of each weight source: its files and their SHA-256."""
-    from assembler.bundle.runtime import file_hash
-    from assembler.weights import fetch, parse_source
-
     found = {}
-    for part in graph.parts.values():
-        for source in part.weight_sources().values():
-            path = fetch(parse_source(source), graph.base)
-            files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-            found[source] = {file.name: file_hash(file) for file in files}
+    for source, path in fetch_weights(graph).items():
+        files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+        found[source] = {file.name: file_hash(file) for file in files}
     return found
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file aside and rename it into place."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
 
 
 def learned_names(assembly: Assembly, names: list[str]) -> list[str]:
@@ -122,9 +151,8 @@ def save_learned(assembly: Assembly, names: list[str], path: Path) -> None:
     state = assembly.state_dict()
     tensors = {key: state[key].detach().cpu().contiguous().clone() for key in learned_names(assembly, names)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, aside, metadata={"learned": ",".join(names)})
-    os.replace(aside, path)
+    with aside(path) as draft:
+        save_file(tensors, draft, metadata={"learned": ",".join(names)})
 
 
 def load_learned(assembly: Assembly, path: Path) -> None:
@@ -146,6 +174,14 @@ def load_learned(assembly: Assembly, path: Path) -> None:
             own[key].copy_(tensor)
 
 
+def graph_of(folder: Path) -> Graph:
+    """The graph of a run, its weights on this computer and unchanged."""
+    run = Run(folder)
+    graph = fetched_graph(run.spec())
+    run.check_weights(graph)
+    return graph
+
+
 def load_run(folder: Path) -> tuple[Graph, Assembly]:
     """The graph and the trained model of a run: as far as its last finished stage.
 
@@ -154,8 +190,7 @@ def load_run(folder: Path) -> tuple[Graph, Assembly]:
     """
     from assembler.compile import compile_graph
 
-    run = Run(folder)
-    graph = check(run.spec()).require()
+    run, graph = Run(folder), graph_of(folder)
     done = [stage.name for stage in graph.document.stages if run.learned(stage.name).is_file()]
     if not done:
         raise AssemblerError(

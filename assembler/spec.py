@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from assembler.errors import AssemblerError
+from assembler.files import write_text
 from assembler.problems import Place, Problem
 from assembler.suggest import nearest
 
@@ -115,10 +115,7 @@ class Spec:
 
     def save(self, path: Path | None = None) -> None:
         """Write the YAML aside and rename it into place."""
-        target = path or self.path
-        aside = target.with_name(f".{target.name}.{os.getpid()}")
-        aside.write_text(self.dump(), encoding="utf-8")
-        os.replace(aside, target)
+        write_text(path or self.path, self.dump())
 
 
 def _yaml() -> YAML:

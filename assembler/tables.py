@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,17 +94,24 @@ def scored(run: Path, limit: int | None, bundle: Path | None, quiet: bool) -> di
     """Score a run or its bundle with a progress bar."""
     from assembler.batches import split
     from assembler.evaluate import BundleAnswers, TorchAnswers, evaluate
-    from assembler.runs import load_run
+    from assembler.runs import graph_of, load_run
 
-    graph, assembly = load_run(run)
+    answers: Any
+    if bundle:
+        graph = graph_of(run)
+        answers = BundleAnswers(graph, bundle)
+    else:
+        graph, assembly = load_run(run)
+        answers = TorchAnswers(graph, assembly)
     learned, held_out = split(graph)
     held_out = held_out[:limit]
-    answers = BundleAnswers(graph, bundle) if bundle else TorchAnswers(graph, assembly)
-    starts = range(0, len(held_out), 32)
-    if not quiet:
-        starts = track(starts, description="answers", total=len(starts))  # type: ignore[assignment]
-    given = [answer for start in starts for answer in answers(held_out[start : start + 32])]
-    return evaluate(graph, given, learned, held_out)
+    return evaluate(graph, answered(answers, held_out, "answers", Console(quiet=quiet)), learned, held_out)
+
+
+def answered(answers: Callable[[Sequence[Any]], list[Any]], rows: Sequence[Any], what: str, console: Console) -> list:
+    """The answers to all rows, 32 at a time, under a progress bar called `what`."""
+    starts = track(range(0, len(rows), 32), description=what, console=console)
+    return [answer for start in starts for answer in answers(rows[start : start + 32])]
 
 
 def print_scores(report: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from assembler.batches import Batches, split
 from assembler.check import check
 from assembler.compile import Assembly, compile_graph
 from assembler.errors import AssemblerError
+from assembler.fetching import fetched_graph
 from assembler.graph import Graph
 from assembler.runs import Run, load_learned, save_learned
 from assembler.spec import Spec, Stage
@@ -39,7 +40,21 @@ def train(spec: Spec, folder: Path, resume: bool = False, console: Console | Non
     """
     console = console or Console()
     run = Run(folder)
-    graph = _open(run, spec, resume)
+    _admit(run, spec, resume)
+    with console.status("weights") as status:
+        graph = fetched_graph(spec, lambda source: status.update(f"weights of {source}"))
+    with run.lock():
+        _admit(run, spec, resume)  # once more: another process may have been here before the lock was ours
+        if resume:
+            run.check_weights(graph)
+        else:
+            run.create(graph)
+        _train(run, graph, console)
+    return run
+
+
+def _train(run: Run, graph: Graph, console: Console) -> None:
+    """Every stage that is not done yet."""
     assembly = compile_graph(graph)
     console.print(freeze_table(graph, assembly))
     learn, _ = split(graph)
@@ -54,7 +69,6 @@ def train(spec: Spec, folder: Path, resume: bool = False, console: Console | Non
         else:
             _run_stage(run, graph, assembly, stage, names, learn, batches, done, console)
         done.append(stage.name)
-    return run
 
 
 def learned_so_far(stages: Sequence[Stage], index: int) -> list[str]:
@@ -62,24 +76,28 @@ def learned_so_far(stages: Sequence[Stage], index: int) -> list[str]:
     return list(dict.fromkeys(name for stage in stages[: index + 1] for name in stage.train))
 
 
-def _open(run: Run, spec: Spec, resume: bool) -> Graph:
+def _admit(run: Run, spec: Spec, resume: bool) -> None:
+    """Refuse what cannot be trained, or not in this folder."""
     graph = check(spec).require()
     if not graph.document.stages:
         raise AssemblerError(f"{spec.path}: there are no `stages`; add one, such as {{name: align, train: [bridge]}}")
     if not run.spec_path.exists():
         if resume:
             raise AssemblerError(f"{run.folder} is not a run yet, so there is nothing to resume; leave --resume out")
-        if run.folder.exists() and any(run.folder.iterdir()):
+        if run.folder.exists() and any(_foreign(path.name) for path in run.folder.iterdir()):
             raise AssemblerError(f"{run.folder} is not empty and no run; choose another folder")
-        run.create(spec)
-        return graph
+        return
     if not resume:
         raise AssemblerError(f"{run.folder} is a run already; add --resume to go on, or choose another folder")
     if run.spec().document != spec.document:
         raise AssemblerError(
             f"{run.spec_path} differs from {spec.path}; resume with the run's own, or choose another folder"
         )
-    return graph
+
+
+def _foreign(name: str) -> bool:
+    """Whether a file is none that a run leaves when it is killed before it has its spec."""
+    return name not in (".lock", "run.json") and not name.startswith((".run.json.", ".spec.yaml."))
 
 
 def freeze_table(graph: Graph, assembly: Assembly) -> Table:
@@ -114,11 +132,9 @@ def _run_stage(
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     if run.metrics_path.exists():
         run.trim_metrics(done, stage.name, step)
-    watchers: list[TrainerCallback] = [
-        Metrics(run, stage.name, step, before=sum(s.steps for s in graph.document.stages[: len(done)])),
-        Bar(stage, console),
-        Completed(),
-    ]
+    metrics = Metrics(run, stage.name, step, before=sum(s.steps for s in graph.document.stages[: len(done)]))
+    bar = Bar(stage, console)
+    watchers: list[TrainerCallback] = [metrics, bar, Completed()]
     watchers += [] if checkpoint else [Moved(assembly, stage.name, console)]
     trainer = StageTrainer(
         model=assembly,
@@ -129,7 +145,8 @@ def _run_stage(
     )
     trainer.names = names
     trainer.remove_callback(_default_printer(trainer))
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with metrics.board, bar.progress:  # closed whatever happens, since a bar left open hides the cursor
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     save_learned(assembly, names, run.learned(stage.name))
     for old in folder.glob("checkpoint-*"):
         shutil.rmtree(old)
@@ -168,7 +185,7 @@ def _default_printer(trainer: Trainer) -> type[TrainerCallback]:
 
 def _last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint; what a kill left half-written is removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    found = sorted(folder.glob("checkpoint-[0-9]*"), key=lambda path: int(path.name.rpartition("-")[2]))
     for path in found:
         if not (path / COMPLETE).is_file():
             shutil.rmtree(path)
@@ -221,16 +238,13 @@ class Metrics(TrainerCallback):
         for key in ("loss", "lr"):
             self.board.add_scalar(f"{self.stage}/{key}", row[key], self.before + state.global_step)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.board.close()
-
 
 class Bar(TrainerCallback):
     """A progress bar with loss, samples a second and time left."""
 
     def __init__(self, stage: Stage, console: Console) -> None:
         self.stage = stage
-        self.bar = Progress(
+        self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -241,21 +255,17 @@ class Bar(TrainerCallback):
         )
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.bar.start()
         fields: dict[str, Any] = {"loss": "-", "rate": "-"}
         start = state.global_step
-        self.task = self.bar.add_task(f"stage {self.stage.name}", total=state.max_steps, completed=start, **fields)
+        self.task = self.progress.add_task(f"stage {self.stage.name}", total=state.max_steps, completed=start, **fields)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
     ) -> None:
-        speed = self.bar.tasks[0].speed
+        speed = self.progress.tasks[0].speed
         rate = "-" if speed is None else f"{speed * self.stage.batch:.1f}"
         fields: dict[str, Any] = {"loss": f"{logs['loss']:.4f}"} if "loss" in (logs or {}) else {}
-        self.bar.update(self.task, completed=state.global_step, rate=rate, **fields)
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.bar.stop()
+        self.progress.update(self.task, completed=state.global_step, rate=rate, **fields)
 
 
 class Moved(TrainerCallback):

@@ -6,7 +6,6 @@ touching the network, `fetch` brings it, and `load_state` reads tensors from the
 
 import difflib
 import glob
-import hashlib
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from assembler.errors import AssemblerError
+from assembler.files import file_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -175,8 +175,7 @@ def _extract(source: Source, wheel: Path, part: Path) -> None:
 def _check_digest(source: Source, path: Path, sha256: str) -> None:
     if path.is_dir():
         raise AssemblerError(f"'{source}' is a folder, and sha256 is of one file. Name the file, or leave sha256 out.")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_hash(path)
     if found != sha256.lower():
         raise AssemblerError(
             f"'{source}' has the sha256 {found}, where {sha256} was expected; it is not used. "

@@ -1,6 +1,5 @@
 """How far the ONNX graphs are from the torch modules they came from."""
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,21 +20,6 @@ def compare(name: str, torch_out: Any, onnx_out: Any, limit: float = LIMIT) -> d
     scale = float(np.abs(a).max(initial=0.0))
     relative = max_abs / scale if scale else max_abs
     return {"graph": name, "max_abs": max_abs, "relative": relative, "ok": relative <= limit}
-
-
-def report(
-    pairs: Mapping[str, tuple[Callable[..., Any], Callable[..., Any]]],
-    inputs: Mapping[str, tuple],
-    limit: float = LIMIT,
-) -> list[dict[str, Any]]:
-    """One row a graph: `pairs` holds (torch callable, ONNX callable), `inputs` what both are called with.
-
-    The ONNX side is usually a method of a Bundle: `{"photo": (encode, lambda x: bundle.features("photo", x))}`.
-    """
-    return [
-        compare(name, reference(*inputs[name]), graph(*inputs[name]), limit)
-        for name, (reference, graph) in pairs.items()
-    ]
 
 
 def _array(value: Any) -> np.ndarray:

@@ -4,7 +4,6 @@ bundle = Bundle(Path("bundles/digits"))
 bundle.generate([{"photo": image}], max_new_tokens=8)
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from tokenizers import Tokenizer
 from assembler.bundle.processor import preprocess
 from assembler.bundle.prompt import prompt_ids, segments
 from assembler.errors import AssemblerError
+from assembler.files import file_hash
 
 FORMAT = 1
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -197,12 +197,6 @@ class Bundle:
         if not path.is_relative_to(self.folder):
             raise AssemblerError(f"{self.folder.name}: manifest.json names {name}, which is outside the bundle.")
         return path
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file in hex, as manifest.json lists it."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

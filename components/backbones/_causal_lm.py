@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from assembler.batches import left_padded
 from assembler.bundle.prompt import prompt_ids, segments
 from assembler.caching import cache_argument
 from assembler.errors import AssemblerError
@@ -46,16 +47,20 @@ class PromptedLM(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, *features: Tensor
     ) -> dict[str, Tensor]:
         """labels [B, A] are those of the last A positions; the logits [B, A, V] are the ones that predict them."""
+        logits = self.logits(input_ids, attention_mask, features, labels.shape[1] + 1)[:, :-1]  # [B, A, V]
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
+        return {"loss": loss, "logits": logits}
+
+    def logits(self, input_ids: Tensor, attention_mask: Tensor, features: Sequence[Tensor], last: int) -> Tensor:
+        """Logits [B, last, V] of the last positions."""
         out = self.lm(
             inputs_embeds=self.embed(input_ids, features),  # [B, T, D]
             attention_mask=attention_mask,  # [B, T], padded on the left
             position_ids=positions(attention_mask),  # [B, T]
             use_cache=False,
-            logits_to_keep=labels.shape[1] + 1,
+            logits_to_keep=last,
         )
-        logits = out.logits[:, :-1]  # [B, A, V]
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
-        return {"loss": loss, "logits": logits}
+        return out.logits
 
     @torch.no_grad()
     def generate_ids(
@@ -132,14 +137,6 @@ class PromptCollator:
 
     def tokenize(self, text: str) -> list[int]:
         return self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
-
-
-def left_padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """ids [B, T] and mask [B, T] of rows of different lengths, each at the right end."""
-    length = max(map(len, rows))
-    ids = torch.tensor([[0] * (length - len(row)) + row for row in rows])
-    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
-    return ids, mask
 
 
 def from_config(arch: str, config: dict[str, Any], dtype: str) -> PreTrainedModel:

@@ -92,6 +92,22 @@ def test_a_whole_run_from_the_command_line(spec, tmp_path):
     assert run("export", str(folder), "--out", str(tmp_path / "bundle")).exit_code == 1
 
 
+def test_what_the_disk_refuses_is_a_sentence_and_leaves_no_draft(spec, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    done = run("train", str(spec.path), "--run", str(tmp_path / "file" / "run"))
+    assert done.exit_code == 1 and "Not a directory; check the path" in done.output
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    spec.path.write_text(spec.dump().replace("bridge -> talk.photo", "bridge -> talk"))
+    before = sorted(tmp_path.iterdir())
+    done = run("validate", "--fix", str(spec.path))
+    assert done.exit_code == 1 and done.output.startswith("No space left on device; check")
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_mistake_in_the_spec_is_no_traceback(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text(

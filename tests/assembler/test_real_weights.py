@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from assembler.batches import Batches, split
-from assembler.check import check
 from assembler.compile import compile_graph
+from assembler.fetching import fetched_graph
 from assembler.weights import fetch, load_state, parse_source
 
 GALLERY = Path(__file__).parents[2] / "exports" / "gallery"
@@ -16,11 +16,7 @@ GALLERY = Path(__file__).parents[2] / "exports" / "gallery"
 @pytest.fixture(scope="module")
 def digits():
     """The graph and the model of the demo, untrained."""
-    graph = check(GALLERY / "digits.yaml").require()
-    for part in graph.parts.values():
-        for source in part.weight_sources().values():
-            fetch(parse_source(source), graph.base)
-    graph = check(GALLERY / "digits.yaml").require()
+    graph = fetched_graph(GALLERY / "digits.yaml")
     return graph, compile_graph(graph)
 
 

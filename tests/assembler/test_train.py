@@ -6,14 +6,16 @@ import json
 import pytest
 import torch
 from rich.console import Console
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from assembler.batches import Batches, split
 from assembler.check import check
 from assembler.compile import Assembly, compile_graph
 from assembler.errors import AssemblerError
-from assembler.runs import load_run
-from assembler.spec import override
+from assembler.runs import Run, load_run
+from assembler.spec import override, read
 from assembler.train import freeze_table, train
+from components.backbones._causal_lm import byte_tokenizer
 
 
 def test_every_step_is_in_the_metrics_once(unbroken):
@@ -95,8 +97,6 @@ def test_a_part_that_the_loss_does_not_reach_stops_the_run(tmp_path, spec):
         "[bridge]", "[bridge, spare]"
     )
     spec.path.write_text(text)
-    from assembler.spec import read
-
     with pytest.raises(AssemblerError, match=r"the loss does not reach nodes\.spare"):
         train(read(spec.path), tmp_path / "run")
 
@@ -106,8 +106,11 @@ def test_a_loss_that_is_no_number_ends_the_run_with_a_sentence(spec, tmp_path, m
     monkeypatch.setattr(
         Assembly, "forward", lambda self, **batch: {"loss": forward(self, **batch)["loss"] * float("nan")}
     )
+    screen = io.StringIO()
     with pytest.raises(AssemblerError, match="the loss is nan at step"):
-        train(spec, tmp_path / "run")
+        train(spec, tmp_path / "run", console=Console(file=screen, force_terminal=True))
+    hides, shows = (screen.getvalue().count(code) for code in ("\x1b[?25l", "\x1b[?25h"))
+    assert hides == shows > 0  # the bar gives the cursor back
 
 
 def test_a_run_is_not_overwritten_nor_resumed_with_another_spec(spec, unbroken, tmp_path):
@@ -124,3 +127,52 @@ def test_a_run_is_not_overwritten_nor_resumed_with_another_spec(spec, unbroken, 
 def test_a_spec_without_stages_is_refused(spec):
     with pytest.raises(AssemblerError, match="no `stages`"):
         train(override(spec, "stages=[]"), spec.base / "run")
+
+
+def test_weights_that_are_not_here_are_fetched_before_the_run_begins(spec, tmp_path, monkeypatch):
+    text = spec.dump()
+    start, end = text.index("    arch: llama"), text.index("    prompt:")
+    spec.path.write_text(text[:start] + "    weights: hf:org/tiny\n" + text[end:])
+    hub = tmp_path / "hub" / "org" / "tiny"
+
+    def download(source):
+        knobs = dict(vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+        LlamaForCausalLM(LlamaConfig(**knobs)).save_pretrained(hub)
+        byte_tokenizer().save_pretrained(hub)
+        return hub
+
+    monkeypatch.setenv("ASSEMBLER_HUB", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("assembler.weights._fetch_hf", download)
+    assert check(read(spec.path)).values["bridge"]["width"] is None
+    run = train(read(spec.path), tmp_path / "run")
+    assert run.learned("tune").is_file()
+
+    state = hub / "model.safetensors"
+    whole = state.read_bytes()
+    state.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(AssemblerError, match=r"the weights of hf:org/tiny are no longer those"):
+        load_run(run.folder)
+    with pytest.raises(AssemblerError, match=r"the weights of hf:org/tiny are no longer those"):
+        train(run.spec(), run.folder, resume=True)
+
+
+def test_two_processes_do_not_train_into_one_folder(spec, tmp_path):
+    with Run(tmp_path / "run").lock(), pytest.raises(AssemblerError, match="is in use by another process"):
+        train(spec, tmp_path / "run")
+    train(spec, tmp_path / "run")
+
+
+def test_a_run_killed_before_it_has_its_spec_is_begun_again(spec, tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in (".lock", "run.json", ".run.json.123", ".spec.yaml.123"):
+        (tmp_path / "run" / name).write_text("half")
+    assert train(spec, tmp_path / "run").learned("tune").is_file()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"base": 5, "weights": {}}', '{"weights": {}}'])
+def test_a_damaged_record_of_a_run_is_refused_with_a_sentence(text, unbroken, tmp_path):
+    (tmp_path / "spec.yaml").write_bytes(unbroken.spec_path.read_bytes())
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(AssemblerError, match=r"run\.json cannot be read"):
+        load_run(tmp_path)
