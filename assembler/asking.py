@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from assembler.errors import AssemblerError
 
@@ -15,13 +14,14 @@ def ask(folder: Path, images: Sequence[str], prompts: Sequence[str], max_new_tok
     Raises:
         AssemblerError: a slot is missing, unknown or given twice, or a file is no picture.
     """
+    from assembler.bundle.processor import open_image
     from assembler.bundle.runtime import Bundle
 
     bundle = Bundle(folder)
-    columns = [part["column"] for part in bundle.manifest["prompt"] if "column" in part]
-    pictures = _named(images, list(bundle.slots), "--image")
+    columns = [part.column for part in bundle.manifest.prompt if part.column is not None]
+    pictures = _named(images, list(bundle.manifest.slots), "--image")
     words = _named(prompts, columns, "--prompt")
-    sample = {**{slot: _picture(Path(file)) for slot, file in pictures.items()}, **words}
+    sample = {**{slot: open_image(Path(file)) for slot, file in pictures.items()}, **words}
     return bundle.generate([sample], max_new_tokens)[0].strip()
 
 
@@ -43,16 +43,3 @@ def _named(given: Sequence[str], slots: list[str], option: str) -> dict[str, str
     if missing:
         raise AssemblerError(f"the bundle also wants {option} {missing[0]}=...")
     return found
-
-
-def _picture(path: Path) -> Any:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except FileNotFoundError as error:
-        raise AssemblerError(f"{path} is not there; check the path of --image") from error
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise AssemblerError(f"{path} is no picture that can be opened ({error})") from error

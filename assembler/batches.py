@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from assembler.bundle.manifest import ImageProcessor, Processor
 from assembler.errors import AssemblerError
 from assembler.graph import Graph
-from assembler.part import Part
 
 Row = dict[str, Any]
 
@@ -24,16 +24,12 @@ class Batches:
     """
 
     def __init__(self, graph: Graph) -> None:
-        self.inputs: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.inputs = {node: (graph.column(node), graph.processor(node)) for node in graph.samples}
         self.collators: dict[str, Callable[[list[Row]], dict[str, Tensor]]] = {}
         for node in graph.order:
             part = graph.parts[node]
             if part.extras:
                 self.collators[node] = part.collator(node, graph)
-            value = graph.values[node]
-            if not part.ports() and not part.objective and value is not None and value.kind != "text":
-                (column,) = (graph.column(name) for name in part.columns(node, ()))
-                self.inputs[node] = (column, processor_of(graph, node))
 
     def __call__(self, rows: list[Row]) -> dict[str, Tensor]:
         batch = self.samples(rows)
@@ -57,31 +53,14 @@ def left_padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def processor_of(graph: Graph, node: str) -> dict[str, Any]:
-    """The processor of an input node, which all its consumers must share.
-
-    Raises:
-        AssemblerError: nothing consumes it, or two consumers want different tensors.
-    """
-    source: Part = graph.parts[node]
-    wanted = [graph.parts[edge.target].processor(source) for edge in graph.edges if edge.source == node]
-    if not wanted:
-        raise AssemblerError(f"{graph.spec.path}: nodes.{node}: nothing is wired to it; add an edge or remove the node")
-    if any(other != wanted[0] for other in wanted):
-        raise AssemblerError(
-            f"{graph.spec.path}: nodes.{node}: its encoders scale pixels differently; give each its own input"
-        )
-    return wanted[0]
-
-
-def process(sample: Any, processor: dict[str, Any]) -> Tensor:
+def process(sample: Any, processor: Processor) -> Tensor:
     """One raw sample as a tensor: a picture by the code that serves a bundle, a sound padded or cut to length."""
     from assembler.bundle.processor import preprocess
 
-    if processor["kind"] == "image":
+    if isinstance(processor, ImageProcessor):
         return torch.from_numpy(preprocess(sample, processor))
-    sound = torch.as_tensor(sample, dtype=torch.float32)[: processor["samples"]]  # [S]
-    return torch.nn.functional.pad(sound, (0, processor["samples"] - len(sound)))
+    sound = torch.as_tensor(sample, dtype=torch.float32)[: processor.samples]  # [S]
+    return torch.nn.functional.pad(sound, (0, processor.samples - len(sound)))
 
 
 def split(graph: Graph) -> tuple[list[Row], list[Row]]:

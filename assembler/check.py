@@ -5,7 +5,6 @@ Nothing here loads a weight, fetches a file or imports torch; what cannot be kno
 
 from __future__ import annotations
 
-from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -21,57 +20,18 @@ from assembler.spec import Edge, Spec, parse_edge, read, validation_problem
 from assembler.suggest import nearest
 from assembler.values import Dim, Value
 
-RESERVED = frozenset(
-    [
-        "apply",
-        "bfloat16",
-        "buffers",
-        "children",
-        "compile",
-        "cpu",
-        "cuda",
-        "double",
-        "eval",
-        "extra_repr",
-        "float",
-        "forward",
-        "half",
-        "ipu",
-        "modules",
-        "mtia",
-        "named_buffers",
-        "named_children",
-        "named_modules",
-        "named_parameters",
-        "parameters",
-        "requires_grad_",
-        "share_memory",
-        "state_dict",
-        "to",
-        "to_empty",
-        "train",
-        "training",
-        "type",
-        "xpu",
-        "zero_grad",
-        "add_module",
-        "get_parameter",
-        "get_buffer",
-        "get_submodule",
-        "items",
-        "keys",
-        "values",
-        "pop",
-        "clear",
-        "update",
-        "loss",
-        "logits",
-        "labels",
-        "answer",
-        "label",
-        "return_loss",
-    ]
-)
+RESERVED = frozenset([
+    "T_destination", "add_module", "answer", "apply", "bfloat16", "buffers", "call_super_init", "children", "clear",
+    "compile", "cpu", "cuda", "double", "dump_patches", "eval", "extra_repr", "float", "forward", "get_buffer",
+    "get_extra_state", "get_parameter", "get_submodule", "half", "ipu", "items", "keys", "label", "labels",
+    "load_state_dict", "logits", "loss", "modules", "mtia", "named_buffers", "named_children", "named_modules",
+    "named_parameters", "parameters", "pop", "register_backward_hook", "register_buffer", "register_forward_hook",
+    "register_forward_pre_hook", "register_full_backward_hook", "register_full_backward_pre_hook",
+    "register_load_state_dict_post_hook", "register_load_state_dict_pre_hook", "register_module",
+    "register_parameter", "register_state_dict_post_hook", "register_state_dict_pre_hook", "requires_grad_",
+    "return_loss", "self", "set_extra_state", "set_submodule", "share_memory", "state_dict", "to", "to_empty",
+    "train", "training", "type", "update", "values", "xpu", "zero_grad",
+])  # fmt: skip
 """Names that torch's modules or a batch already have."""
 
 
@@ -86,6 +46,7 @@ def check(spec: Spec | Path) -> Graph:
     _parse_edges(graph)
     _order(graph)
     _infer(graph)
+    _check_samples(graph)
     _check_adapters(graph)
     _check_data(graph)
     _check_stages(graph)
@@ -132,6 +93,9 @@ def _parse_nodes(graph: Graph) -> None:
         part = _part(graph, raw, ("nodes", node), Part)
         if part is not None:
             graph.parts[node] = part
+    for node, part in graph.parts.items():
+        for key in {f"{node}_{extra}" for extra in part.extras} & set(graph.document.nodes):
+            _add(graph, f"nodes: {key} is what the batch calls a tensor of {node}; rename one", ("nodes", key))
 
 
 def _parse_edges(graph: Graph) -> None:
@@ -208,11 +172,8 @@ def _edge_keys(graph: Graph, edge: Edge | None) -> tuple[str | int, ...]:
 
 def _infer(graph: Graph) -> None:
     """Widths wanted, from the end to the start; then values, from the start to the end."""
-    outgoing: dict[str, list[Edge]] = defaultdict(list)
-    for edge in graph.edges:
-        outgoing[edge.source].append(edge)
     for node in reversed(graph.order):
-        found = (_wanted(graph, edge) for edge in outgoing[node])
+        found = (_wanted(graph, edge) for edge in graph.outgoing[node])
         graph.wants[node] = next((width for width in found if width is not None), None)
     for node in graph.order:
         graph.values[node] = _value(graph, node)
@@ -258,6 +219,17 @@ def _value(graph: Graph, node: str) -> Value | None:
         where = {"port": error.port, "fix": error.fix} if isinstance(error, WireError) else {}
         _add(graph, f"nodes.{node}: {error}", ("nodes", node), node=node, **where)
         return None
+
+
+def _check_samples(graph: Graph) -> None:
+    """The consumers of each input agree on how its samples become a tensor."""
+    for node in graph.samples:
+        known = all(graph.values[edge.target] is not None for edge in graph.outgoing[node])
+        if known and (graph.outgoing[node] or graph.document.stages):
+            try:
+                graph.processor(node)
+            except AssemblerError as error:
+                _add(graph, str(error), ("nodes", node), node=node)
 
 
 def _check_width(graph: Graph, edge: Edge, wire: Value) -> None:

@@ -110,7 +110,7 @@ def compile_graph(graph: Graph, device: Literal["meta", "cpu"] = "cpu", load: bo
     modules, plan = {}, []
     for index, node in enumerate(graph.order):
         part, inputs = graph.parts[node], {}
-        if not _has_module(graph, node):
+        if graph.is_input(node):
             continue
         for edge in graph.incoming[node]:
             wire = graph.values[edge.source]
@@ -130,10 +130,6 @@ def compile_graph(graph: Graph, device: Literal["meta", "cpu"] = "cpu", load: bo
     assembly = Assembly(modules, plan)
     _attach(graph, assembly)
     return assembly.eval()
-
-
-def _has_module(graph: Graph, node: str) -> bool:
-    return bool(graph.parts[node].ports()) or graph.parts[node].objective
 
 
 def _check_known(graph: Graph, node: str) -> None:

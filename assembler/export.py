@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from assembler.batches import Batches
 from assembler.bundle.graphs import ExportRefused, export_decoder, export_embedding, export_graph, quantize
+from assembler.bundle.manifest import Manifest, Precision, Slot
 from assembler.bundle.parity import compare
-from assembler.bundle.runtime import FORMAT, Bundle
+from assembler.bundle.runtime import Bundle
 from assembler.compile import Assembly
 from assembler.errors import AssemblerError
 from assembler.evaluate import Row, TorchAnswers
 from assembler.files import aside, file_hash, write_text
 from assembler.graph import Graph
 
-PRECISIONS = ("fp32", "int8", "int4")
 SAMPLES = 8
 
 
@@ -43,7 +43,7 @@ def export(
     graph: Graph,
     assembly: Assembly,
     out: Path,
-    precision: str,
+    precision: Precision,
     rows: Sequence[Row],
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _chain(graph: Graph, node: str, slot: str) -> tuple[str, list[tuple[str, str
 
 
 def _write_graphs(
-    graph: Graph, assembly: Assembly, node: str, folder: Path, precision: str, say: Callable[[str], None]
+    graph: Graph, assembly: Assembly, node: str, folder: Path, precision: Precision, say: Callable[[str], None]
 ) -> None:
     lm: Any = assembly.nodes[node].lm  # type: ignore[union-attr]
     for slot in graph.slot_tokens(node):
@@ -138,7 +138,7 @@ def _write_graphs(
     shutil.rmtree(inner)
 
 
-def _write_manifest(graph: Graph, node: str, folder: Path, precision: str) -> None:
+def _write_manifest(graph: Graph, node: str, folder: Path, precision: Precision) -> None:
     part: Any = graph.parts[node]
     tokenizer = part.load_tokenizer(graph.base)
     prompt = part.prepared(node, graph, tokenizer)
@@ -148,32 +148,19 @@ def _write_manifest(graph: Graph, node: str, folder: Path, precision: str) -> No
     slots = {}
     for slot, tokens in graph.slot_tokens(node).items():
         source, _ = _chain(graph, node, slot)
-        processor = dict(batches.inputs[source][1])
-        kind = processor.pop("kind")
-        slots[slot] = {
-            "graph": f"{slot}.onnx",
-            "input": source,
-            "input_kind": kind,
-            "tokens": tokens,
-            "processor": processor,
-        }
-    manifest = {
-        "format": FORMAT,
-        "name": graph.document.name,
-        "precision": precision,
-        "slots": slots,
-        "prompt": list(prompt.parts),
-        "stop": list(prompt.stop),
-        "embedding": "embedding.onnx",
-        "decoder": "decoder.onnx",
-        "tokenizer": "tokenizer.json",
-        "vocab_size": graph.vocabulary(node),
-        "max_new_tokens": part.max_new_tokens,
-        "add_bos": prompt.bos is not None,
-        **({} if prompt.bos is None else {"bos": prompt.bos}),
-        "files": {path.name: file_hash(path) for path in sorted(folder.iterdir())},
-    }
-    write_text(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+        slots[slot] = Slot(graph=f"{slot}.onnx", input=source, tokens=tokens, processor=batches.inputs[source][1])
+    manifest = Manifest(
+        name=graph.document.name,
+        precision=precision,
+        slots=slots,
+        prompt=list(prompt.parts),
+        bos=prompt.bos,
+        stop=list(prompt.stop),
+        max_new_tokens=part.max_new_tokens,
+        vocab_size=graph.vocabulary(node),
+        files={path.name: file_hash(path) for path in sorted(folder.iterdir())},
+    )
+    write_text(folder / "manifest.json", manifest.model_dump_json(indent=2, exclude_none=True) + "\n")
 
 
 def samples(graph: Graph, node: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -198,7 +185,7 @@ def parity(
     folder: Path,
     rows: Sequence[Row],
     reference: dict[str, Any],
-    precision: str,
+    precision: Precision,
 ) -> dict[str, Any]:
     """Each graph and the whole against torch on real rows; `ok` also needs every greedy answer equal, in fp32."""
     bundle = Bundle(folder)

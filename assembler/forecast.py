@@ -173,7 +173,7 @@ def fake_batch(graph: Graph, batch: int, text_tokens: int) -> dict[str, Tensor]:
             found[f"{node}_labels"] = torch.zeros(batch, max(1, text_tokens // 8), dtype=torch.long)
         elif part.extras:
             found.update({f"{node}_{key}": torch.zeros(batch, dtype=torch.long) for key in part.extras})
-        elif not part.ports() and value.kind != "text":
+        elif node in graph.samples:
             found[node] = torch.zeros(batch, *[int(dim) for dim in value.shape[1:] if isinstance(dim, int)])
     return found
 

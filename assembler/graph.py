@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from assembler.bundle.manifest import Processor
 from assembler.errors import AssemblerError
 from assembler.part import AdapterPart, DatasetPart, Part
 from assembler.problems import Problem
@@ -50,10 +51,43 @@ class Graph:
             edges.sort(key=lambda edge: ports.index(edge.port))
         return found
 
+    @cached_property
+    def outgoing(self) -> dict[str, list[Edge]]:
+        """The wires out of each node, in the order of the spec."""
+        found: dict[str, list[Edge]] = defaultdict(list)
+        for edge in self.edges:
+            found[edge.source].append(edge)
+        return found
+
     @property
     def objectives(self) -> list[str]:
         """The nodes that give a loss."""
         return [node for node in self.order if self.parts[node].objective]
+
+    @property
+    def samples(self) -> list[str]:
+        """The input nodes whose tensors are made of raw samples; text stays text until a tokenizer has it."""
+        values = self.values.items()
+        return [node for node, value in values if value and value.kind != "text" and self.is_input(node)]
+
+    def is_input(self, node: str) -> bool:
+        """Whether a node brings data in and so holds no module."""
+        return not self.parts[node].ports() and not self.parts[node].objective
+
+    def processor(self, node: str) -> Processor:
+        """How the samples of an input node become its tensor, which all its consumers must agree on.
+
+        Raises:
+            AssemblerError: nothing consumes it, or its consumers want different tensors.
+        """
+        wanted = {edge.target: self.parts[edge.target].processor(self.parts[node]) for edge in self.outgoing[node]}
+        if not wanted:
+            raise AssemblerError(f"nodes.{node}: nothing is wired to it; add an edge or remove the node")
+        first = next(iter(wanted))
+        other = next((target for target in wanted if wanted[target] != wanted[first]), None)
+        if other is not None:
+            raise AssemblerError(f"nodes.{node}: {first} and {other} scale it differently; give each its own input")
+        return wanted[first]
 
     def column(self, name: str) -> str:
         """The data column behind an input node or slot."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from assembler.bundle.manifest import Processor
 from assembler.errors import AssemblerError
 from assembler.problems import Fix
 from assembler.values import Dim, Value
@@ -88,7 +89,7 @@ class Part(BaseModel):
         source = getattr(self, "weights", "random")
         return {} if source == "random" else {"weights": source}
 
-    def processor(self, source: Part) -> dict[str, Any]:
+    def processor(self, source: Part) -> Processor:
         """How the samples of the input node `source` become this part's tensor; training and serving read the same."""
         raise AssemblerError(f"{self.type} takes no raw samples")
 

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from assembler.bundle.manifest import Precision
+
 
 def size(count: float) -> str:
     """Bytes for people: 1,234,567,890 is 1.15 GiB."""
@@ -129,7 +131,7 @@ def print_scores(report: dict[str, Any]) -> None:
     console.print(samples)
 
 
-def exported(run: Path, out: Path, precision: str, quiet: bool) -> dict[str, Any]:
+def exported(run: Path, out: Path, precision: Precision, quiet: bool) -> dict[str, Any]:
     """Export a run, saying what is being written."""
     from assembler.batches import split
     from assembler.export import export

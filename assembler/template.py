@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import string
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from assembler.bundle.manifest import PromptPart
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -25,6 +27,8 @@ def parse(template: str) -> list[tuple[str, str | None]]:
         odd = [slot for _, slot, form, conv in string.Formatter().parse(template) if form or conv]
     except ValueError as error:
         raise ValueError(f"the prompt's braces do not pair ({error}); write {{{{ for a brace itself") from error
+    if set(MARK) & set(template) - set("{}"):
+        raise ValueError("the prompt has a control character; take it out")
     slots = [slot for _, slot in pieces if slot is not None]
     odd += [slot for slot in slots if not slot.isidentifier()]
     if odd:
@@ -46,10 +50,10 @@ def slots(template: str) -> list[str]:
 class Prompt:
     """A template made ready for one tokenizer: what goes before the answer, and how the answer begins and ends.
 
-    `parts` are {"text"}, {"slot"} (a wire's tokens) or {"column"} (a text of the sample), as in a bundle's manifest.
+    A part is a text, a slot (a wire's tokens) or a column (a text of the sample), as in a bundle's manifest.
     """
 
-    parts: tuple[dict[str, str], ...]
+    parts: tuple[PromptPart, ...]
     lead: str
     stop: tuple[int, ...]
     bos: int | None
@@ -93,14 +97,14 @@ def _bos(tokenizer: PreTrainedTokenizerFast) -> int | None:
     return tokenizer.bos_token_id if ids and ids[0] == tokenizer.bos_token_id else None
 
 
-def _parts(body: str, wired: set[str]) -> list[dict[str, str]]:
-    parts: list[dict[str, Any]] = []
+def _parts(body: str, wired: set[str]) -> list[PromptPart]:
+    parts: list[PromptPart] = []
     for piece in body.split("\x02"):
         slot, mark, text = piece.partition("\x03")
         if mark:
-            parts.append({"slot" if slot in wired else "column": slot})
+            parts.append(PromptPart(slot=slot) if slot in wired else PromptPart(column=slot))
         else:
             text = slot
         if text:
-            parts.append({"text": text})
+            parts.append(PromptPart(text=text))
     return parts

@@ -1,42 +1,42 @@
 """Images to arrays, the same for training and serving: PIL for the pixels, numpy for the numbers."""
 
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from assembler.bundle.manifest import ImageProcessor
 from assembler.errors import AssemblerError
 
-INTERPOLATIONS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 MODES = {1: "L", 3: "RGB"}
+FITS: dict[str, Callable[..., Image.Image]] = {"stretch": Image.Image.resize, "crop": ImageOps.fit}
 
 
-def preprocess(image: Image.Image, processor: dict[str, Any]) -> np.ndarray:
-    """(pixels / 255 - mean) / std as float32 [channels, H, W], resized to `size` = [H, W].
+def open_image(path: Path) -> Image.Image:
+    """The picture in a file, read to its end.
 
-    `fit` is "stretch" (default: both sides resized) or "crop" (the shorter relation decides, the middle is kept).
-    Raises AssemblerError for an interpolation, fit or channel count that does not exist.
+    Raises:
+        AssemblerError: the file is not there, or no picture that can be opened.
     """
-    resample = _pick(INTERPOLATIONS, processor.get("interpolation", "bicubic"), "interpolation")
-    channels = processor.get("channels", 3)
-    mode = _pick(MODES, channels, "channels")
-    fit = _pick({"stretch": Image.Image.resize, "crop": ImageOps.fit}, processor.get("fit", "stretch"), "fit")
-    height, width = processor["size"]
-    image = ImageOps.exif_transpose(image).convert(mode)
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except FileNotFoundError as error:
+        raise AssemblerError(f"{path} is not there; check the path") from error
+    # Pillow's decoders raise any of these on damaged bytes.
+    except (OSError, ValueError, SyntaxError, EOFError, TypeError, Image.DecompressionBombError) as error:
+        raise AssemblerError(f"{path} is no picture that can be opened ({error})") from error
+
+
+def preprocess(image: Image.Image, processor: ImageProcessor) -> np.ndarray:
+    """The picture as float32 [channels, H, W], as the processor says."""
+    (height, width), channels = processor.size, processor.channels
+    image = ImageOps.exif_transpose(image).convert(MODES[channels])
     if image.size != (width, height):
-        image = fit(image, (width, height), resample)
+        resample = Image.Resampling[processor.interpolation.upper()]
+        image = FITS[processor.fit](image, (width, height), resample)
     pixels = np.asarray(image, dtype=np.float32).reshape(height, width, channels) / np.float32(255)
-    mean = np.asarray(processor.get("mean", [0.0]), dtype=np.float32)  # [channels] or [1]
-    std = np.asarray(processor.get("std", [1.0]), dtype=np.float32)
+    mean, std = np.asarray(processor.mean, np.float32), np.asarray(processor.std, np.float32)  # [channels] or [1]
     return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))  # [C, H, W]
-
-
-def _pick(table: dict, key: object, what: str) -> Any:
-    if key not in table:
-        raise AssemblerError(f"processor: {what} is {key!r}; choose one of {', '.join(map(str, table))}.")
-    return table[key]

@@ -3,20 +3,21 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from assembler.bundle.manifest import PromptPart
 from assembler.errors import AssemblerError
 
 
-def segments(prompt: Sequence[Mapping[str, str]], sample: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The prompt with the sample's columns filled in; neighbouring texts are joined, since they are tokenised as one.
+def segments(prompt: Sequence[PromptPart], sample: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The prompt with the sample's columns filled in: {"text"} and {"slot"} in turn.
 
-    A part is {"text": literal}, {"column": name of a text in the sample} or {"slot": name of an encoder's slot}.
+    Neighbouring texts are joined, since they are tokenised as one.
     """
     found: list[dict[str, str]] = []
     for part in prompt:
-        if "slot" in part:
-            found.append({"slot": part["slot"]})
+        if part.slot is not None:
+            found.append({"slot": part.slot})
             continue
-        text = part["text"] if "text" in part else column(sample, part["column"])
+        text = column(sample, part.column) if part.column is not None else part.text or ""
         if found and "text" in found[-1]:
             found[-1] = {"text": found[-1]["text"] + text}
         else:

@@ -4,8 +4,8 @@ bundle = Bundle(Path("bundles/digits"))
 bundle.generate([{"photo": image}], max_new_tokens=8)
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ import onnxruntime
 from PIL import Image
 from tokenizers import Tokenizer
 
+from assembler.bundle.manifest import ImageProcessor, read_manifest
 from assembler.bundle.processor import preprocess
 from assembler.bundle.prompt import prompt_ids, segments
 from assembler.errors import AssemblerError
 from assembler.files import file_hash
 
-FORMAT = 1
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 Sample = Mapping[str, Any]
 
@@ -33,42 +33,33 @@ class Bundle:
 
     def __init__(self, folder: Path, providers: list[str] | None = None) -> None:
         self.folder = Path(folder).resolve()
-        self.manifest = _manifest(self.folder)
+        self.manifest = read_manifest(self.folder)
         self._verify()
         self.providers = providers or ["CPUExecutionProvider"]
         self.device = "cuda" if "CUDAExecutionProvider" in self.providers else "cpu"
-        self.vocab_size: int = self.manifest["vocab_size"]
-        self.slots: dict[str, dict[str, Any]] = self.manifest["slots"]
-        self.tokenizer = Tokenizer.from_file(str(self._path(self.manifest["tokenizer"])))
-        self.encoders = {name: self._session(slot["graph"]) for name, slot in self.slots.items()}
-        self.embedding = self._session(self.manifest["embedding"])
-        self.decoder = self._session(self.manifest["decoder"])
+        self.tokenizer = self._tokenizer()
+        self.encoders = {name: self._session(slot.graph, {slot.input}) for name, slot in self.manifest.slots.items()}
+        self.embedding = self._session(self.manifest.embedding, {"input_ids", "features"})
+        self.decoder = self._session(self.manifest.decoder, {"inputs_embeds", "attention_mask", "position_ids"})
         self._past = [x for x in self.decoder.get_inputs() if x.name.startswith("past_key_values.")]
         self._features = next(x for x in self.embedding.get_inputs() if x.name == "features")
 
     def features(self, name: str, images: Sequence[Any]) -> np.ndarray:
-        """What the slot's encoder and projector make of the images: [n, tokens, D].
-
-        A slot of input_kind "array" takes arrays that are already what the encoder wants.
-        """
-        slot, session = self.slots[name], self.encoders[name]
-        kind = slot.get("input_kind", "image")
-        if kind == "image":
-            arrays = [preprocess(_image(name, image), slot["processor"]) for image in images]
-        elif kind == "array":
-            arrays = [np.asarray(value) for value in images]
-        else:
-            raise AssemblerError(f"{name}: the runtime has no input of kind '{kind}'; it has image and array.")
-        wanted = next(x for x in session.get_inputs() if x.name == slot["input"])
-        batch = np.stack(arrays).astype(DTYPES.get(wanted.type, np.int64))
-        out = np.asarray(session.run(None, {slot["input"]: batch})[0])
-        if out.ndim != 3 or out.shape[1] != slot["tokens"]:
-            raise AssemblerError(f"{name}: {slot['graph']} gave {out.shape}, not [n, {slot['tokens']}, D].")
+        """What the slot's encoder and projector make of the images: [n, tokens, D]."""
+        slot, session = self.manifest.slots[name], self.encoders[name]
+        if not isinstance(slot.processor, ImageProcessor):
+            raise AssemblerError(f"{name}: the runtime reads pictures, and this slot takes {slot.processor.kind}")
+        batch = np.stack([preprocess(_image(name, image), slot.processor) for image in images])
+        wanted = next(x for x in session.get_inputs() if x.name == slot.input)
+        with _told(f"{slot.graph} does not run"):
+            out = np.asarray(session.run(None, {slot.input: batch.astype(DTYPES[wanted.type], copy=False)})[0])
+        if out.ndim != 3 or out.shape[1] != slot.tokens:
+            raise AssemblerError(f"{name}: {slot.graph} gave {out.shape}, not [n, {slot.tokens}, D]; export again")
         return out
 
     def encode(self, batch: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """inputs_embeds [B, T, D], attention_mask [B, T] and position_ids [B, T], padded on the left."""
-        prompts = [segments(self.manifest["prompt"], sample) for sample in batch]
+        prompts = [segments(self.manifest.prompt, sample) for sample in batch]
         ids, features = self._rows(batch, prompts)
         length = max(map(len, ids))
         input_ids = np.zeros((len(ids), length), dtype=np.int64)
@@ -90,8 +81,8 @@ class Bundle:
         """The greedy token ids of every sample, up to and without the first stop id."""
         if not samples:
             return []
-        limit = self.manifest["max_new_tokens"] if max_new_tokens is None else max_new_tokens
-        stop = set(self.manifest["stop"])
+        limit = self.manifest.max_new_tokens if max_new_tokens is None else max_new_tokens
+        stop = set(self.manifest.stop)
         answers: list[list[int]] = [[] for _ in samples]
         going = np.ones(len(samples), dtype=bool)
         embeds, mask, positions = self.encode(samples)
@@ -112,8 +103,9 @@ class Bundle:
 
     def _rows(self, batch: Sequence[Sample], prompts: list[list[dict[str, str]]]) -> tuple[list[list[int]], np.ndarray]:
         """Ids of every prompt and the feature rows [N, D] that ids from vocab_size on stand for."""
-        used = [name for name in self.slots if any({"slot": name} in parts for parts in prompts)]
-        start, first, blocks = self.vocab_size, {}, []
+        slots = self.manifest.slots
+        used = [name for name in slots if any({"slot": name} in parts for parts in prompts)]
+        start, first, blocks = self.manifest.vocab_size, {}, []
         for name in used:
             out = self.features(name, [_value(sample, name) for sample in batch])  # [B, tokens, D]
             first[name] = start
@@ -121,25 +113,20 @@ class Bundle:
             blocks.append(out.reshape(-1, out.shape[2]))
         ids = []
         for i, parts in enumerate(prompts):
-            width = {name: self.slots[name]["tokens"] for name in used}
+            width = {name: slots[name].tokens for name in used}
             rows = {name: range(first[name] + i * width[name], first[name] + (i + 1) * width[name]) for name in used}
-            ids.append(self._bos() + prompt_ids(parts, rows, self._tokenize))
+            begin = [] if self.manifest.bos is None else [self.manifest.bos]
+            ids.append(begin + prompt_ids(parts, rows, self._tokenize))
         empty = np.zeros((0, self._features.shape[1]), dtype=DTYPES[self._features.type])
         return ids, np.concatenate([empty, *blocks])
 
     def _tokenize(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
-    def _bos(self) -> list[int]:
-        if not self.manifest.get("add_bos"):
-            return []
-        if "bos" not in self.manifest:
-            raise AssemblerError(f"{self.folder.name}: manifest.json says add_bos but gives no id 'bos'.")
-        return [self.manifest["bos"]]
-
     def _embed(self, input_ids: np.ndarray, features: np.ndarray) -> np.ndarray:
         features = features.astype(DTYPES[self._features.type], copy=False)
-        return np.asarray(self.embedding.run(None, {"input_ids": input_ids, "features": features})[0])
+        with _told(f"{self.manifest.embedding} does not run"):
+            return np.asarray(self.embedding.run(None, {"input_ids": input_ids, "features": features})[0])
 
     def _empty(self, batch: int) -> list[onnxruntime.OrtValue]:
         """A cache of no tokens."""
@@ -161,30 +148,38 @@ class Bundle:
         outputs = [x.name for x in self.decoder.get_outputs()]
         for name in outputs:
             binding.bind_output(name, "cpu" if name == "logits" else self.device)
-        self.decoder.run_with_iobinding(binding)
+        with _told(f"{self.manifest.decoder} does not run"):
+            self.decoder.run_with_iobinding(binding)
         values = dict(zip(outputs, binding.get_outputs(), strict=True))
         present = [values[past.name.replace("past_key_values.", "present.")] for past in self._past]
         return values["logits"].numpy(), present
 
-    def _session(self, name: str) -> onnxruntime.InferenceSession:
+    def _tokenizer(self) -> Tokenizer:
+        path = self._path(self.manifest.tokenizer)
+        with _told(f"{path} is no tokenizer"):
+            return Tokenizer.from_file(str(path))
+
+    def _session(self, name: str, inputs: set[str]) -> onnxruntime.InferenceSession:
         # TF32 would cost fp32 graphs three digits.
         options = [{"use_tf32": "0"} if x == "CUDAExecutionProvider" else {} for x in self.providers]
-        path = str(self._path(name))
-        session = onnxruntime.InferenceSession(path, providers=self.providers, provider_options=options)
+        path = self._path(name)
+        with _told(f"{path} is no graph that onnxruntime can load"):
+            session = onnxruntime.InferenceSession(str(path), providers=self.providers, provider_options=options)
         missing = [x for x in self.providers if x not in session.get_providers()]
         if missing:
             raise AssemblerError(f"{name}: onnxruntime could not load {', '.join(missing)}; name another provider.")
+        lacking = sorted(inputs - {x.name for x in session.get_inputs()})
+        if lacking:
+            raise AssemblerError(f"{path} has no input {lacking[0]}; export again")
         return session
 
     def _verify(self) -> None:
-        """Every file is the one that was exported."""
-        files = self.manifest["files"]
-        graphs = [slot["graph"] for slot in self.manifest["slots"].values()]
-        graphs += [self.manifest["embedding"], self.manifest["decoder"]]
-        data = [f"{name}.data" for name in graphs if self._path(f"{name}.data").exists()]
-        for name in [*graphs, *data, self.manifest["tokenizer"]]:
-            if name not in files:
-                raise AssemblerError(f"{self.folder.name}: manifest.json gives no hash for {name}; export again.")
+        """Every file is the one that was exported, and no weights lie beside a graph that are not."""
+        files = self.manifest.files
+        data = [f"{name}.data" for name in self.manifest.graphs]
+        unlisted = [name for name in data if name not in files and self._path(name).exists()]
+        if unlisted:
+            raise AssemblerError(f"{self.folder.name}: manifest.json gives no hash for {unlisted[0]}; export again.")
         for name, digest in files.items():
             path = self._path(name)
             if not path.is_file():
@@ -195,28 +190,18 @@ class Bundle:
     def _path(self, name: str) -> Path:
         path = (self.folder / name).resolve()
         if not path.is_relative_to(self.folder):
-            raise AssemblerError(f"{self.folder.name}: manifest.json names {name}, which is outside the bundle.")
+            raise AssemblerError(f"{self.folder.name}: {name} leads outside the bundle; copy the file into it.")
         return path
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise AssemblerError(f"{folder}: no manifest.json here; name the folder of an exported bundle.")
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Say what went wrong inside onnxruntime or tokenizers, whose errors have no common class of their own."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AssemblerError(f"{path}: not JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise AssemblerError(f"{path}: not a bundle of format {FORMAT}; export again with this version.")
-    keys = ("slots", "prompt", "stop", "files", "embedding", "decoder", "tokenizer", "vocab_size", "max_new_tokens")
-    missing = [key for key in keys if key not in manifest]
-    if missing:
-        raise AssemblerError(f"{path}: {', '.join(missing)} missing; export again.")
-    unknown = {part["slot"] for part in manifest["prompt"] if "slot" in part} - set(manifest["slots"])
-    if unknown:
-        raise AssemblerError(f"{path}: the prompt has the slots {', '.join(sorted(unknown))}, which no graph fills.")
-    return manifest
+        yield
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise AssemblerError(f"{what} ({reason}); export again") from error
 
 
 def _value(sample: Sample, name: str) -> Any:

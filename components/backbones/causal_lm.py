@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from assembler import template
+from assembler.configs import read_config, size_in
 from assembler.errors import AssemblerError
 from assembler.part import Part, WireError
 from assembler.registry import register
@@ -101,16 +100,14 @@ class CausalLM(Part):
         return ("prompt", f"{{{port}}} {self.prompt}") if port.isidentifier() and port != template.ANSWER else None
 
     def wants(self, port: str, base: Path) -> Dim:
-        config = self._config(base) or {}
-        found = next((config[key] for key in WIDTHS if isinstance(config.get(key), int)), None)
-        return found if found is not None else config.get("text_config", {}).get("hidden_size")
+        return size_in(self._config(base) or {}, *WIDTHS)
 
     def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
         try:
-            config = self._config(base) or {}
+            self.wants("prompt", base)  # a config without a sound width is said here
+            return value("logits", classes=size_in(self._config(base) or {}, "vocab_size"))
         except AssemblerError as error:
             raise WireError("prompt", str(error)) from error
-        return value("logits", classes=config.get("vocab_size"))
 
     def weight_sources(self) -> dict[str, str]:
         named = {"weights": self.weights, "tokenizer": self.tokenizer}
@@ -121,7 +118,7 @@ class CausalLM(Part):
         if self.weights == "random":
             return self.config or {}
         path = cached(parse_source(self.weights), base)
-        return None if path is None else read_config(path, path.stat().st_mtime)
+        return None if path is None else read_config(path)
 
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
         from components.backbones._causal_lm import PromptedLM, from_config
@@ -157,20 +154,3 @@ class CausalLM(Part):
 
         tokenizer = self.load_tokenizer(graph.base)
         return PromptCollator(node, graph, tokenizer, self.prepared(node, graph, tokenizer))
-
-
-@lru_cache(64)
-def read_config(path: Path, changed: float) -> dict[str, Any]:
-    """The config of a GGUF file or of a folder with config.json; `changed` is the time the path was last written."""
-    if path.suffix == ".gguf":
-        from assembler import gguf
-
-        return gguf.read_config(path)
-    file = path / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AssemblerError(f"{file} cannot be read ({error}); a model's folder has a config.json") from error
-    if not isinstance(config, dict):
-        raise AssemblerError(f"{file} is not a config; it must be a JSON object")
-    return config

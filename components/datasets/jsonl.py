@@ -30,17 +30,12 @@ class Rows(Sequence[dict[str, Any]]):
         return {**row, **{name: self._open(row[name]) for name in self.images}}
 
     def _open(self, name: str) -> Any:
-        from PIL import Image, UnidentifiedImageError
+        from assembler.bundle.processor import open_image
 
         path = (self.folder / name).resolve()
         if not path.is_relative_to(self.folder.resolve()):
             raise AssemblerError(f"{name} lies outside {self.folder}; keep the pictures beside the manifest")
-        try:
-            with Image.open(path) as image:
-                image.load()
-                return image
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise AssemblerError(f"{path} is no picture that can be opened ({error})") from error
+        return open_image(path)
 
 
 @register
@@ -67,7 +62,7 @@ class JsonLines(DatasetPart):
     def rows(self, base: Path) -> Sequence[dict[str, Any]]:
         path = base / self.path
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: a text may hold U+2028
         except (OSError, UnicodeDecodeError) as error:
             raise AssemblerError(f"{path} cannot be read ({error}); name a JSON-lines file in UTF-8") from error
         rows = [self._row(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -77,7 +72,7 @@ class JsonLines(DatasetPart):
     def _row(self, path: Path, number: int, line: str) -> dict[str, Any]:
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise AssemblerError(f"{path}:{number}: not JSON ({error})") from error
         for name, kind in self.columns_.items():
             wanted = int if kind == "label" else str

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from assembler.bundle.manifest import ImageProcessor, Number, Positive, Processor
 from assembler.errors import AssemblerError
 from assembler.part import Part, WireError
 from assembler.registry import register
@@ -17,7 +18,8 @@ from assembler.values import Dim, Value, value
 if TYPE_CHECKING:
     from torch import nn
 
-Stats = tuple[float, ...]
+Means = tuple[Number, ...]
+Stds = tuple[Positive, ...]
 
 
 @register
@@ -39,8 +41,8 @@ class TimmEncoder(Part):
     layer: int | None = Field(None, ge=-200, le=200, description="block or stage to read; by default the last")
     output: Literal["tokens", "pooled"] = Field("tokens", description="one token a place, or one embedding")
     prefix: bool = Field(False, description="keep class and register tokens, in front")
-    mean: Stats | None = Field(None, description="of the pixels, a channel each; by default the model's")
-    std: Stats | None = Field(None, description="of the pixels, a channel each; by default the model's")
+    mean: Means | None = Field(None, min_length=1, description="of the pixels, a channel each; by default the model's")
+    std: Stds | None = Field(None, min_length=1, description="of the pixels, a channel each; by default the model's")
 
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
@@ -80,6 +82,9 @@ class TimmEncoder(Part):
 
     def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
         image, facts = inputs["in"], self._known_facts()
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if numbers and len(numbers) not in (1, image["channels"]):
+                raise WireError("in", f"`{name}` has {len(numbers)} numbers; give one, or {image['channels']}")
         if self.output == "pooled":
             if self.layer is not None:
                 raise WireError("in", "`output: pooled` is of the last layer; leave `layer` out, or take the tokens")
@@ -101,19 +106,11 @@ class TimmEncoder(Part):
         except AssemblerError as error:
             raise WireError("in", str(error)) from error
 
-    def processor(self, source: Part) -> dict[str, Any]:
-        facts, image = self._facts(), source.model_dump()
-        mean, std = self.mean or facts["mean"], self.std or facts["std"]
-        if image["channels"] == 1 and self.mean is None:
-            mean, std = mean[:1], std[:1]
-        knobs = {"mean": list(mean), "std": list(std), "interpolation": facts["interpolation"]}
-        return {
-            "kind": "image",
-            "size": list(image["size"]),
-            "channels": image["channels"],
-            "fit": image["fit"],
-            **knobs,
-        }
+    def processor(self, source: Part) -> Processor:
+        facts, image = self._facts(), source.model_dump(include={"size", "channels", "fit"})
+        channels: int = image["channels"]
+        mean, std = self.mean or facts["mean"][:channels], self.std or facts["std"][:channels]
+        return ImageProcessor(mean=mean, std=std, interpolation=facts["interpolation"], **image)
 
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
         from components.encoders._timm import TimmTower

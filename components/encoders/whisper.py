@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from assembler.bundle.manifest import Processor, SoundProcessor
+from assembler.configs import read_config, size_in
+from assembler.errors import AssemblerError
 from assembler.part import Part, WireError
 from assembler.registry import register
 from assembler.values import Dim, Value, value
@@ -57,18 +60,16 @@ class WhisperEncoder(Part):
         return self
 
     def _config(self, base: Path) -> dict[str, Any] | None:
-        from components.backbones.causal_lm import read_config
-
         if self.weights == "random":
             return self.config or {}
         path = cached(parse_source(self.weights), base)
-        return None if path is None else read_config(path, path.stat().st_mtime)
+        return None if path is None else read_config(path)
 
     def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
         samples, config = inputs["in"]["samples"], self._config(base)
         if not isinstance(samples, int) or config is None:
             return value("tokens")
-        sizes = {**DEFAULTS, **config}
+        sizes = {name: size_in(config, name) or default for name, default in DEFAULTS.items()}
         if samples % (2 * HOP):
             raise WireError("in", f"{samples} samples are no whole number of tokens of {2 * HOP}; change `seconds`")
         if samples // (2 * HOP) > sizes["max_source_positions"]:
@@ -76,9 +77,13 @@ class WhisperEncoder(Part):
             raise WireError("in", f"this Whisper hears at most {longest:g} s; make `seconds` no more")
         return value("tokens", tokens=samples // (2 * HOP), width=sizes["d_model"])
 
-    def processor(self, source: Part) -> dict[str, Any]:
+    def processor(self, source: Part) -> Processor:
         sound = source.model_dump()
-        return {"kind": "audio", "rate": sound["rate"], "samples": round(sound["seconds"] * sound["rate"])}
+        if sound["rate"] != RATE:
+            raise AssemblerError(
+                f"Whisper hears {RATE:,} samples a second, and the input has {sound['rate']:,}; set `rate`"
+            )
+        return SoundProcessor(rate=RATE, samples=round(sound["seconds"] * RATE))
 
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
         from components.encoders._whisper import WhisperTower

@@ -1,6 +1,7 @@
 """The ONNX bundle answers as the torch model does: graphs one by one, then a whole folder through its runtime."""
 
 import json
+import random
 import subprocess
 import sys
 
@@ -28,8 +29,9 @@ from transformers import (
 )
 
 from assembler.bundle.graphs import ExportRefused, export_decoder, export_embedding, export_graph, quantize
+from assembler.bundle.manifest import ImageProcessor, Manifest, Slot
 from assembler.bundle.parity import compare
-from assembler.bundle.processor import preprocess
+from assembler.bundle.processor import open_image, preprocess
 from assembler.bundle.runtime import Bundle
 from assembler.errors import AssemblerError
 from assembler.files import file_hash
@@ -232,7 +234,7 @@ class Encoder(nn.Module):
 
 
 WORDS = ["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(VOCAB - 3))]
-PROCESSOR = {"size": [8, 8], "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "channels": 3}
+PROCESSOR = ImageProcessor(size=(8, 8), mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2", "gemma2_sliding"])
@@ -248,24 +250,18 @@ def served(request, tmp_path_factory):
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens(WORDS[:3])
     tokenizer.save(str(folder / "tokenizer.json"))
-    slot = {"graph": "photo.onnx", "input": "photo", "input_kind": "image", "tokens": 4, "processor": PROCESSOR}
-    manifest = {
-        "format": 1,
-        "name": "tiny",
-        "precision": "fp32",
-        "slots": {"photo": slot},
-        "prompt": [{"text": "w1 w2 "}, {"slot": "photo"}, {"text": "w3 "}, {"column": "question"}],
-        "stop": [2],
-        "files": {file.name: file_hash(file) for file in folder.iterdir()},
-        "embedding": "embedding.onnx",
-        "decoder": "decoder.onnx",
-        "tokenizer": "tokenizer.json",
-        "vocab_size": VOCAB,
-        "max_new_tokens": 8,
-        "add_bos": True,
-        "bos": 1,
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    manifest = Manifest(
+        name="tiny",
+        precision="fp32",
+        slots={"photo": Slot(graph="photo.onnx", input="photo", tokens=4, processor=PROCESSOR)},
+        prompt=[{"text": "w1 w2 "}, {"slot": "photo"}, {"text": "w3 "}, {"column": "question"}],
+        bos=1,
+        stop=[2],
+        max_new_tokens=8,
+        vocab_size=VOCAB,
+        files={file.name: file_hash(file) for file in folder.iterdir()},
+    )
+    (folder / "manifest.json").write_text(manifest.model_dump_json())
     return lm, encoder, Bundle(folder)
 
 
@@ -319,7 +315,7 @@ def test_features_are_those_of_the_encoder(served):
 def copied(bundle: Bundle, folder, **changes):
     for file in bundle.folder.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    (folder / "manifest.json").write_text(json.dumps(bundle.manifest | changes))
+    (folder / "manifest.json").write_text(json.dumps(bundle.manifest.model_dump(mode="json") | changes))
     return folder
 
 
@@ -332,8 +328,71 @@ def test_a_changed_file_is_refused(served, tmp_path):
 
 def test_a_path_outside_the_folder_is_refused(served, tmp_path):
     folder = copied(served[2], tmp_path, decoder="../decoder.onnx")
-    with pytest.raises(AssemblerError, match="outside the bundle"):
+    with pytest.raises(AssemblerError, match="is outside the bundle"):
         Bundle(folder)
+
+
+def places(tree, path=()):
+    """Every place in a JSON tree."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, item in items:
+        yield (*path, key)
+        yield from places(item, (*path, key))
+
+
+WRONG = [None, -1, 0, 10**30, "", "x", [], {}, [[]], {"a": 1}, True, 1.5, "../../etc/passwd"]
+
+
+@pytest.mark.parametrize("served", ["llama"], indirect=True)
+def test_a_damaged_manifest_answers_or_is_refused_with_a_sentence(served, tmp_path):
+    """Every value of the manifest, replaced by each wrong one."""
+    folder = copied(served[2], tmp_path)
+    whole = json.loads((folder / "manifest.json").read_text())
+    sample = {"photo": Image.new("RGB", (8, 8)), "question": "w1"}
+    refused = 0
+    for place in places(whole):
+        for wrong in WRONG:
+            tree = json.loads(json.dumps(whole))
+            inner = tree
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = wrong
+            (folder / "manifest.json").write_text(json.dumps(tree))
+            try:
+                Bundle(folder).generate([sample], 1)
+            except AssemblerError:
+                refused += 1
+    assert refused > 200
+
+
+@pytest.mark.parametrize("served", ["llama"], indirect=True)
+@pytest.mark.parametrize("name", ["decoder.onnx", "tokenizer.json"])
+def test_a_damaged_file_is_refused_even_where_its_hash_is_right(served, tmp_path, name):
+    folder = copied(served[2], tmp_path)
+    (folder / name).write_bytes(b"\x00damaged")
+    files = {**served[2].manifest.files, name: file_hash(folder / name)}
+    copy = json.loads((folder / "manifest.json").read_text()) | {"files": files}
+    (folder / "manifest.json").write_text(json.dumps(copy))
+    with pytest.raises(AssemblerError, match=rf"{name} is no (graph|tokenizer)"):
+        Bundle(folder)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "PPM", "TIFF", "GIF"])
+def test_a_damaged_picture_opens_or_is_refused_with_a_sentence(kind, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    path, rng = tmp_path / "picture", random.Random(0)
+    Image.fromarray(noise).save(path, kind)
+    whole = path.read_bytes()
+    for _ in range(400):
+        damaged = bytearray(whole)
+        for _ in range(rng.choice([1, 2, 6])):
+            damaged[rng.randrange(min(len(damaged), 300))] = rng.randrange(256)
+        path.write_bytes(damaged[: rng.choice([len(whole), len(whole), rng.randrange(len(whole))])])
+        try:
+            assert open_image(path).size
+        except AssemblerError as error:
+            assert str(path) in str(error)
 
 
 def test_a_sample_without_its_photo_or_text_is_refused(served):
@@ -360,7 +419,7 @@ def test_processor_normalises_any_image_mode(mode):
 def test_processor_crops_the_middle():
     image = Image.new("L", (30, 10), 0)
     image.paste(255, (10, 0, 20, 10))
-    out = preprocess(image, {"size": [10, 10], "channels": 1, "fit": "crop"})
+    out = preprocess(image, ImageProcessor(size=(10, 10), channels=1, fit="crop"))
     np.testing.assert_array_equal(out, np.ones((1, 10, 10), np.float32))
 
 

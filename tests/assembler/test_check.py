@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from assembler.check import check
+from assembler.check import RESERVED, check
 from assembler.fixes import apply_fixes
 from assembler.spec import override, parse, read
 
@@ -174,3 +174,47 @@ def test_a_setting_that_names_no_place_is_refused(setting, sentence):
 def test_a_setting_changes_its_value_alone():
     spec = override(parse(GOOD, Path("spec.yaml")), "stages.align.steps=7")
     assert [stage.steps for stage in spec.document.stages] == [7, 2]
+
+
+SOUND = """\
+assembler: 1
+nodes:
+  sound: {type: input.audio, seconds: 1, rate: 8000}
+  ears: {type: encoder.whisper, config: {d_model: 16, encoder_layers: 1, encoder_attention_heads: 2}}
+edges: [sound -> ears]
+"""
+TWO_EYES = """\
+assembler: 1
+nodes:
+  photo: {type: input.image, size: [32, 32]}
+  one: {type: encoder.timm, model: test_resnet}
+  two: {type: encoder.timm, model: test_resnet, mean: [0.1], std: [0.2]}
+edges: [photo -> one, photo -> two]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        (SOUND, 3, "hears 16,000 samples a second"),
+        (TWO_EYES, 3, "one and two scale it differently"),
+        (TWO_EYES.replace("[0.1]", "[0.1, 0.2]"), 5, "`mean` has 2 numbers; give one, or 3"),
+        (TWO_EYES.replace("std: [0.2]", "std: [0]"), 5, "greater than 0"),
+        (TWO_EYES.replace("[0.1]", "[.nan]"), 5, "finite"),
+        (SOUND.replace("d_model: 16", "max_source_positions: x"), 4, "max_source_positions"),
+        (GOOD.replace("hidden_size: 64", "text_config: 5"), 7, "text_config"),
+        (GOOD.replace("{question}", "\\x02photo\\x03"), 11, "control character"),
+        (GOOD.replace("bridge", "talk_labels"), 6, "is what the batch calls a tensor of talk"),
+        (GOOD.replace("bridge", "register_buffer"), 6, "no name for a node"),
+    ],
+)
+def test_what_would_break_later_is_a_problem_now(text, line, words):
+    found = [(problem.place.line, problem.message) for problem in graph_of(text).problems if words in problem.message]
+    assert found and found[0][0] == line, [p.render("spec.yaml") for p in graph_of(text).problems]
+
+
+def test_no_node_takes_a_name_that_torchs_modules_have():
+    from torch import nn
+
+    names = {name for name in dir(nn.ModuleDict()) if name.isidentifier() and not name.startswith("_")}
+    assert names <= RESERVED

@@ -1,0 +1,143 @@
+"""What a bundle's manifest.json says, and how raw samples become tensors: the one form that training and serving read.
+
+Light on purpose: checking a spec reads this, and so does a server without torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from assembler.errors import AssemblerError
+
+FORMAT = 1
+
+
+def _inside(name: str) -> str:
+    if not name or "\\" in name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise ValueError(f"{name!r} is outside the bundle")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_inside)]
+Precision = Literal["fp32", "int8", "int4"]
+Side = Annotated[int, Field(ge=1, le=8192)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageProcessor(Strict):
+    """(pixels / 255 - mean) / std of a picture brought to `size` = (H, W).
+
+    `mean` and `std` have one number, or one a channel. `fit` is "stretch" (both sides resized) or "crop" (the shorter
+    relation decides, the middle is kept).
+    """
+
+    kind: Literal["image"] = "image"
+    size: tuple[Side, Side]
+    channels: Literal[1, 3] = 3
+    fit: Literal["stretch", "crop"] = "stretch"
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    mean: tuple[Number, ...] = (0.0,)
+    std: tuple[Positive, ...] = (1.0,)
+
+    @model_validator(mode="after")
+    def _a_number_a_channel(self) -> ImageProcessor:
+        if not {len(self.mean), len(self.std)} <= {1, self.channels}:
+            raise ValueError(f"`mean` and `std` have one number, or one for each of {self.channels} channels")
+        return self
+
+
+class SoundProcessor(Strict):
+    """A sound at `rate` samples a second, padded with silence or cut to `samples`."""
+
+    kind: Literal["audio"] = "audio"
+    rate: int = Field(ge=1)
+    samples: int = Field(ge=1)
+
+
+Processor = ImageProcessor | SoundProcessor
+
+
+class Slot(Strict):
+    """A slot of the prompt: the graph that fills it, the name of its input, and the tokens that come out."""
+
+    graph: FileName
+    input: str
+    tokens: int = Field(ge=1, le=2**20)
+    processor: Processor = Field(discriminator="kind")
+
+
+class PromptPart(Strict):
+    """One of: a literal `text`, a `column` of the sample, a `slot`."""
+
+    text: str | None = None
+    column: str | None = None
+    slot: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> PromptPart:
+        if sum(item is not None for item in (self.text, self.column, self.slot)) != 1:
+            raise ValueError("a part of the prompt is one of text, column and slot")
+        return self
+
+
+class Manifest(Strict):
+    """manifest.json. `files` gives the SHA-256 of every other file in the folder; `bos` begins each prompt, if any."""
+
+    format: Literal[1] = 1
+    name: str
+    precision: Precision
+    slots: dict[str, Slot]
+    prompt: list[PromptPart] = Field(min_length=1)
+    bos: int | None = Field(None, ge=0)
+    stop: list[Annotated[int, Field(ge=0)]]
+    max_new_tokens: int = Field(ge=1, le=100_000)
+    vocab_size: int = Field(ge=1, le=2**31)
+    embedding: FileName = "embedding.onnx"
+    decoder: FileName = "decoder.onnx"
+    tokenizer: FileName = "tokenizer.json"
+    files: dict[FileName, str]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Manifest:
+        used = [part.slot for part in self.prompt if part.slot is not None]
+        unknown = sorted(set(used) - set(self.slots))
+        if unknown:
+            raise ValueError(f"the prompt has the slots {', '.join(unknown)}, which no graph fills")
+        ids = [*self.stop, *([] if self.bos is None else [self.bos])]
+        if any(token >= self.vocab_size for token in ids):
+            raise ValueError(f"`bos` and `stop` are token ids, below `vocab_size` {self.vocab_size}")
+        unlisted = [name for name in [*self.graphs, self.tokenizer] if name not in self.files]
+        if unlisted:
+            raise ValueError(f"`files` has no hash of {unlisted[0]}")
+        return self
+
+    @property
+    def graphs(self) -> list[str]:
+        """The file of every graph."""
+        return [*(slot.graph for slot in self.slots.values()), self.embedding, self.decoder]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the bundle at `folder`.
+
+    Raises:
+        AssemblerError: it is not there, or it is none of this format.
+    """
+    path = folder / "manifest.json"
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise AssemblerError(f"{folder}: no manifest.json here; name the folder of an exported bundle") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        what = first["msg"].removeprefix("Value error, ")
+        raise AssemblerError(f"{path}: {where}: {what}; export again with this version (format {FORMAT})") from error
