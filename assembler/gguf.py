@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,16 @@ class TensorInfo:
     offset: int
 
 
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Say of which file, and of what in it, the bytes are not what GGUF promises."""
+    damage = (OSError, ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError, RecursionError)
+    try:
+        yield
+    except (*damage, struct.error) as error:
+        raise AssemblerError(f"{what} could not be read as GGUF ({error}).") from error
+
+
 class Header:
     """A GGUF file's metadata (`get`) and the places of its tensors (`tensors`).
 
@@ -62,12 +73,10 @@ class Header:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        try:
+        with reading(str(path)):
             with self.path.open("rb") as file:
                 self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._parse()
-        except (OSError, ValueError, OverflowError, RecursionError, struct.error) as error:
-            raise AssemblerError(f"{self.path} could not be read as GGUF ({error}).") from error
 
     def _parse(self) -> None:
         magic, version, tensor_count, field_count = struct.unpack_from("<4sIQQ", self._data)
@@ -132,7 +141,8 @@ class Header:
         if name not in self._fields:
             return default
         kind, self._at = self._fields[name]
-        return self._value(kind)
+        with reading(f"{self.path}: the field '{name}'"):
+            return self._value(kind)
 
     def need(self, name: str) -> Any:
         """The metadata field `name`. Raises AssemblerError if the file has no such field."""
@@ -159,6 +169,11 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises AssemblerError for an architecture, or a scaling of the rotary embedding, that is not read.
     """
     header = Header(path)
+    with reading(str(path)):
+        return _config(header)
+
+
+def _config(header: Header) -> dict[str, Any]:
     name = _architecture(header)
     if "token_embd.weight" not in header.tensors:
         raise AssemblerError(f"{header.path} has no token_embd.weight: it holds a vocabulary or an adapter, no model.")
@@ -238,10 +253,11 @@ def load_state(path: Path, dtype: "torch.dtype | None" = None) -> "dict[str, tor
 
     def read(item: tuple[str, str, str]) -> "tuple[str, torch.Tensor]":
         source, part, target = item
-        values = _dequantised(header, source)
-        if name == "llama" and part in rows:
-            values = _unpermuted(values, rows[part])
-        return target, torch.from_numpy(values).to(dtype or torch.float32)
+        with reading(f"{header.path}: the tensor '{source}'"):
+            values = _dequantised(header, source)
+            if name == "llama" and part in rows:
+                values = _unpermuted(values, rows[part])
+            return target, torch.from_numpy(values).to(dtype or torch.float32)
 
     with ThreadPoolExecutor() as pool:
         return dict(pool.map(read, _targets(header)))
@@ -264,14 +280,11 @@ def _dequantised(header: Header, name: str) -> Any:
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 
     info = header.tensors[name]
-    try:
-        kind = GGMLQuantizationType(info.kind)
-        block, size = GGML_QUANT_SIZES[kind]
-        count = math.prod(info.shape) // block * size
-        raw = np.frombuffer(header._data, np.uint8, count, info.offset).reshape(*info.shape[:-1], -1)
-        values = dequantize(raw, kind).reshape(info.shape)
-    except (ValueError, NotImplementedError, OverflowError) as error:
-        raise AssemblerError(f"{header.path}: the tensor '{name}' could not be read ({error}).") from error
+    kind = GGMLQuantizationType(info.kind)
+    block, size = GGML_QUANT_SIZES[kind]
+    count = math.prod(info.shape) // block * size
+    raw = np.frombuffer(header._data, np.uint8, count, info.offset).reshape(*info.shape[:-1], -1)
+    values = dequantize(raw, kind).reshape(info.shape)
     return values if values.flags.writeable else values.copy()
 
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from assembler.errors import AssemblerError
+from assembler.errors import AssemblerError, told
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -27,9 +27,14 @@ def build_tokenizer(header: "Header") -> "PreTrainedTokenizerFast":
 
     Raises AssemblerError for a SentencePiece model or a pre-tokenizer that is not known here.
     """
+    _check_kind(header)
+    with told(f"{header.path}: the tokenizer could not be read"):
+        return _built(header)
+
+
+def _built(header: "Header") -> "PreTrainedTokenizerFast":
     from transformers import PreTrainedTokenizerFast
 
-    _check_kind(header)
     tokens = header.need("tokenizer.ggml.tokens")
     roles = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
     ids = {role: header.get(f"tokenizer.ggml.{name}_token_id") for role, name in roles.items()}

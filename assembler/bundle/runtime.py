@@ -4,8 +4,7 @@ bundle = Bundle(Path("bundles/digits"))
 bundle.generate([{"photo": image}], max_new_tokens=8)
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from tokenizers import Tokenizer
 from assembler.bundle.manifest import ImageProcessor, read_manifest
 from assembler.bundle.processor import preprocess
 from assembler.bundle.prompt import prompt_ids, segments
-from assembler.errors import AssemblerError
+from assembler.errors import AssemblerError, told
 from assembler.files import file_hash
 
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -51,7 +50,7 @@ class Bundle:
             raise AssemblerError(f"{name}: the runtime reads pictures, and this slot takes {slot.processor.kind}")
         batch = np.stack([preprocess(_image(name, image), slot.processor) for image in images])
         wanted = next(x for x in session.get_inputs() if x.name == slot.input)
-        with _told(f"{slot.graph} does not run"):
+        with told(f"{slot.graph} does not run; export again"):
             out = np.asarray(session.run(None, {slot.input: batch.astype(DTYPES[wanted.type], copy=False)})[0])
         if out.ndim != 3 or out.shape[1] != slot.tokens:
             raise AssemblerError(f"{name}: {slot.graph} gave {out.shape}, not [n, {slot.tokens}, D]; export again")
@@ -125,7 +124,7 @@ class Bundle:
 
     def _embed(self, input_ids: np.ndarray, features: np.ndarray) -> np.ndarray:
         features = features.astype(DTYPES[self._features.type], copy=False)
-        with _told(f"{self.manifest.embedding} does not run"):
+        with told(f"{self.manifest.embedding} does not run; export again"):
             return np.asarray(self.embedding.run(None, {"input_ids": input_ids, "features": features})[0])
 
     def _empty(self, batch: int) -> list[onnxruntime.OrtValue]:
@@ -148,7 +147,7 @@ class Bundle:
         outputs = [x.name for x in self.decoder.get_outputs()]
         for name in outputs:
             binding.bind_output(name, "cpu" if name == "logits" else self.device)
-        with _told(f"{self.manifest.decoder} does not run"):
+        with told(f"{self.manifest.decoder} does not run; export again"):
             self.decoder.run_with_iobinding(binding)
         values = dict(zip(outputs, binding.get_outputs(), strict=True))
         present = [values[past.name.replace("past_key_values.", "present.")] for past in self._past]
@@ -156,14 +155,14 @@ class Bundle:
 
     def _tokenizer(self) -> Tokenizer:
         path = self._path(self.manifest.tokenizer)
-        with _told(f"{path} is no tokenizer"):
+        with told(f"{path} is no tokenizer; export again"):
             return Tokenizer.from_file(str(path))
 
     def _session(self, name: str, inputs: set[str]) -> onnxruntime.InferenceSession:
         # TF32 would cost fp32 graphs three digits.
         options = [{"use_tf32": "0"} if x == "CUDAExecutionProvider" else {} for x in self.providers]
         path = self._path(name)
-        with _told(f"{path} is no graph that onnxruntime can load"):
+        with told(f"{path} is no graph that onnxruntime can load; export again"):
             session = onnxruntime.InferenceSession(str(path), providers=self.providers, provider_options=options)
         missing = [x for x in self.providers if x not in session.get_providers()]
         if missing:
@@ -192,16 +191,6 @@ class Bundle:
         if not path.is_relative_to(self.folder):
             raise AssemblerError(f"{self.folder.name}: {name} leads outside the bundle; copy the file into it.")
         return path
-
-
-@contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Say what went wrong inside onnxruntime or tokenizers, whose errors have no common class of their own."""
-    try:
-        yield
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise AssemblerError(f"{what} ({reason}); export again") from error
 
 
 def _value(sample: Sample, name: str) -> Any:

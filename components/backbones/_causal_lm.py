@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from assembler.batches import left_padded
 from assembler.bundle.prompt import prompt_ids, segments
 from assembler.caching import cache_argument
-from assembler.errors import AssemblerError
+from assembler.errors import AssemblerError, told
 from assembler.template import ANSWER, Prompt
 
 if TYPE_CHECKING:
@@ -148,11 +148,9 @@ def from_config(arch: str, config: dict[str, Any], dtype: str) -> PreTrainedMode
     from transformers import AutoConfig, AutoModelForCausalLM
 
     knobs = {key: item for key, item in config.items() if key not in ("model_type", "architectures", "auto_map")}
-    try:
+    with told(f"transformers cannot make a causal LM `{arch}` of this config"):
         known = AutoConfig.for_model(arch, **knobs)
         return AutoModelForCausalLM.from_config(known, dtype=DTYPES[dtype])
-    except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError, ImportError, RuntimeError) as error:
-        raise AssemblerError(f"transformers cannot make a causal LM `{arch}` of this config: {_line(error)}") from error
 
 
 def load_lm(module: PromptedLM, path: Path, dtype: str) -> None:
@@ -161,20 +159,25 @@ def load_lm(module: PromptedLM, path: Path, dtype: str) -> None:
         from assembler import gguf
 
         state = gguf.load_state(path, DTYPES[dtype])
-        try:
+        with told(f"{path} does not fit its own config"):
             module.lm.load_state_dict(_with_head(state, module.lm), assign=True)
-        except RuntimeError as error:
-            raise AssemblerError(f"{path} does not fit its own config: {_line(error)}") from error
         module.lm.tie_weights()
         return
     from transformers import AutoModelForCausalLM
 
-    try:
-        module.lm = AutoModelForCausalLM.from_pretrained(
-            path, dtype=DTYPES[dtype], local_files_only=True, use_safetensors=True, trust_remote_code=False
+    with told(f"{path} is no causal LM that transformers can load"):
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=DTYPES[dtype],
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise AssemblerError(f"{path} is no causal LM that transformers can load: {_line(error)}") from error
+    module.lm, report = found
+    lacking = sorted(report["missing_keys"])
+    if lacking:  # transformers would draw it at random and warn
+        raise AssemblerError(f"{path} lacks {lacking[0]}, which its config asks for; bring the whole model")
 
 
 def _with_head(state: dict[str, Tensor], lm: PreTrainedModel) -> dict[str, Tensor]:
@@ -191,10 +194,8 @@ def tokenizer_of(path: Path) -> PreTrainedTokenizerFast:
         from assembler import gguf
 
         return gguf.load_tokenizer(path)
-    try:
+    with told(f"{path} holds no tokenizer that can be read"):
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise AssemblerError(f"{path} holds no tokenizer: {_line(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise AssemblerError(f"{path} has a slow tokenizer; put its tokenizer.json beside it")
     return tokenizer
@@ -212,7 +213,3 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -12,7 +12,7 @@ from transformers import WhisperConfig
 from transformers.audio_utils import mel_filter_bank
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from assembler.errors import AssemblerError
+from assembler.errors import AssemblerError, told
 
 WINDOW, HOP, RATE = 400, 160, 16_000
 
@@ -47,12 +47,10 @@ class WhisperTower(nn.Module):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         knobs = {key: item for key, item in config.items() if key not in ("model_type", "architectures", "auto_map")}
-        try:
+        with told("transformers cannot make a Whisper of this config"):
             self.config = WhisperConfig(**knobs)
             self.config._attn_implementation = "sdpa"
             self.encoder = WhisperEncoder(self.config)
-        except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:
-            raise AssemblerError(f"transformers cannot make a Whisper of this config: {error}") from error
         self.mel = LogMel(self.config.num_mel_bins)
 
     def forward(self, waveform: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -177,6 +178,36 @@ def test_a_model_of_the_hub_is_transformers_own(hub, source):
         assert torch.equal(assembly.nodes["talk"].lm(ids).logits, model(ids).logits)
     tokenizer = graph.parts["talk"].load_tokenizer(folder)
     assert tokenizer("abc")["input_ids"] == AutoTokenizer.from_pretrained(folder / "org" / "tiny")("abc")["input_ids"]
+
+
+def test_a_model_that_lacks_a_weight_is_refused_and_not_drawn_at_random(hub):
+    _, folder = hub
+    path = folder / "org" / "tiny" / "model.safetensors"
+    state = load_file(path)
+    del state["model.layers.1.mlp.up_proj.weight"]
+    save_file(state, path, metadata={"format": "pt"})
+    with pytest.raises(AssemblerError, match=r"lacks model\.layers\.1\.mlp\.up_proj\.weight"):
+        compiled(SPEC.replace(f"arch: llama, config: {LLAMA}", "weights: hf:org/tiny"), folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", b"damaged"),
+        ("model.safetensors", b""),
+        ("tokenizer.json", b"{}"),
+        ("config.json", b"[]"),
+        ("config.json", b'{"model_type": "llama", "hidden_size": "64", "vocab_size": 300}'),
+        ("config.json", b'{"model_type": "llama", "hidden_size": 64, "vocab_size": 300, "mlp_bias": "x"}'),
+        ("config.json", b"[" * 100_000),
+    ],
+)
+def test_a_damaged_model_is_refused_with_a_sentence(hub, name, content):
+    _, folder = hub
+    (folder / "org" / "tiny" / name).write_bytes(content)
+    with pytest.raises(AssemblerError):
+        graph, _ = compiled(SPEC.replace(f"arch: llama, config: {LLAMA}", "weights: file:org/tiny"), folder)
+        graph.parts["talk"].load_tokenizer(folder)
 
 
 def test_a_frozen_encoder_is_in_evaluation_mode_while_the_rest_learns(pair):

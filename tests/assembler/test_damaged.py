@@ -130,6 +130,19 @@ def test_a_damaged_spec_has_located_problems(data, tmp_path_factory):
     examine(path)
 
 
+@pytest.mark.parametrize("wrong", [None, True, -1, 1.5, 10**30, "a", [], {}], ids=str)
+def test_a_wrong_value_at_any_place_has_located_problems(wrong, tmp_path):
+    for *parents, last in PLACES:
+        tree = YAML(typ="safe").load(SPEC)
+        inner = tree
+        for key in parents:
+            inner = inner[key]
+        inner[last] = wrong
+        with (tmp_path / "spec.yaml").open("w") as file:
+            YAML(typ="safe").dump(tree, file)
+        examine(tmp_path / "spec.yaml")
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_no_spec_is_refused_with_a_sentence(name, tmp_path):
     path = tmp_path / "spec.yaml"

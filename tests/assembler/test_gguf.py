@@ -1,5 +1,6 @@
 """A GGUF file gives back the model it was written from: config, weights and tokens."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -197,6 +198,25 @@ def test_a_file_cut_anywhere_is_refused_by_name(llama, tmp_path: Path) -> None:
         cut.write_bytes(whole[:end])
         with pytest.raises(AssemblerError, match=r"cut\.gguf"):
             load_state(cut)
+
+
+def test_a_file_with_damaged_bytes_is_read_or_refused_by_name(llama, tmp_path: Path) -> None:
+    whole, path, rng, refused = llama()[1].read_bytes(), tmp_path / "damaged.gguf", random.Random(0), 0
+    header = whole.index(b"blk.1.ffn_down") + 100
+    for _ in range(600):
+        damaged = bytearray(whole)
+        for _ in range(rng.choice([1, 1, 2, 4])):
+            at, odd = rng.randrange(header), rng.choice([0, 1, 2**31, 2**63, 2**64 - 1])
+            new = bytes([rng.randrange(256)]) if rng.random() < 0.7 else odd.to_bytes(8, "little")
+            damaged[at : at + len(new)] = new
+        path.write_bytes(damaged)
+        for read in (read_config, load_state, load_tokenizer):
+            try:
+                assert read(path) is not None
+            except AssemblerError as error:
+                assert "damaged.gguf" in str(error)
+                refused += 1
+    assert refused > 100
 
 
 def test_text_becomes_the_vocabularys_tokens_and_back(llama) -> None:
