@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 
-from assembler.errors import AssemblerError
+from assembler.errors import AssemblerError, told
 from assembler.fetching import fetch_weights, fetched_graph
 from assembler.files import aside, file_hash, write_text
 from assembler.graph import Graph
@@ -151,7 +151,7 @@ def save_learned(assembly: Assembly, names: list[str], path: Path) -> None:
     state = assembly.state_dict()
     tensors = {key: state[key].detach().cpu().contiguous().clone() for key in learned_names(assembly, names)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with aside(path) as draft:
+    with told(f"{path} could not be written"), aside(path) as draft:
         save_file(tensors, draft, metadata={"learned": ",".join(names)})
 
 

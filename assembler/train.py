@@ -19,7 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from assembler.batches import Batches, split
 from assembler.check import check
 from assembler.compile import Assembly, compile_graph
-from assembler.errors import AssemblerError
+from assembler.errors import AssemblerError, told
 from assembler.fetching import fetched_graph
 from assembler.graph import Graph
 from assembler.runs import Run, load_learned, save_learned
@@ -197,6 +197,10 @@ class StageTrainer(Trainer):
     """A Trainer whose checkpoints hold what was learned, as safetensors, and not the frozen weights."""
 
     names: list[str] = []
+
+    def _save_checkpoint(self, *arguments: Any, **knobs: Any) -> None:
+        with told(f"a checkpoint could not be written in {self.args.output_dir}; make room and go on with --resume"):
+            super()._save_checkpoint(*arguments, **knobs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         assert output_dir is not None

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 IGNORED = -100
+REFUSED = {
+    "rwkv": "it does not look at the attention mask, so that the padding of a batch would change its answers",
+    "jamba": "transformers cannot continue its cache step by step from embeddings",
+}
+"""Model types of transformers that would be wrong here without a word, or fail late."""
 
 
 class PromptedLM(nn.Module):
@@ -143,13 +148,19 @@ def from_config(arch: str, config: dict[str, Any], dtype: str) -> PreTrainedMode
     """A freshly initialised causal LM of transformers.
 
     Raises:
-        AssemblerError: transformers knows no such architecture, or its config refuses the values.
+        AssemblerError: transformers knows no such architecture, its config refuses the values, or its heads do not
+            divide.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    if arch in REFUSED:
+        raise AssemblerError(f"the architecture {arch} is not taken: {REFUSED[arch]}; choose another LM")
     knobs = {key: item for key, item in config.items() if key not in ("model_type", "architectures", "auto_map")}
     with told(f"transformers cannot make a causal LM `{arch}` of this config"):
         known = AutoConfig.for_model(arch, **knobs)
+        heads, groups = (getattr(known, f"num_{kind}_heads", None) for kind in ("attention", "key_value"))
+        if heads and groups and heads % groups:
+            raise ValueError(f"num_attention_heads {heads} is no multiple of num_key_value_heads {groups}; set both")
         return AutoModelForCausalLM.from_config(known, dtype=DTYPES[dtype])
 
 

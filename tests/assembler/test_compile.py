@@ -14,7 +14,7 @@ from assembler.batches import Batches, split
 from assembler.check import check
 from assembler.compile import compile_graph
 from assembler.errors import AssemblerError
-from assembler.forecast import summary
+from assembler.forecast import fake_batch, summary
 from assembler.spec import parse
 from components.backbones._causal_lm import byte_tokenizer
 
@@ -118,6 +118,55 @@ def test_a_left_padded_row_counts_as_it_would_alone(pair):
         together = assembly(**batches(rows))["logits"]
         alone = assembly(**batches(rows[:1]))["logits"]
     torch.testing.assert_close(together[0, -alone.shape[1] :], alone[0], rtol=1e-4, atol=1e-5)
+
+
+ARCHITECTURES = {
+    **{arch: {} for arch in ["llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"]},
+    **{arch: {} for arch in ["phi", "phi3", "olmo2", "stablelm", "starcoder2", "granite", "smollm3", "cohere"]},
+    **{arch: {} for arch in ["glm", "gpt_neox", "nemotron", "exaone4", "helium", "ernie4_5"]},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
+    "opt": {"word_embed_proj_dim": 32, "ffn_dim": 48},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4},
+    "mamba": {},
+}
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_any_of_these_lms_is_joined_by_one_word_in_the_spec(arch):
+    """Gradients reach the bridge through it, padding changes nothing, and its cache gives what no cache gives."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
+    own = ARCHITECTURES[arch]
+    config = {"vocab_size": 300, **(own if "n_layer" in own or "n_layers" in own else {**sizes, **own})}
+    graph, assembly = compiled(SPEC.replace("arch: llama", f"arch: {arch}").replace(str(LLAMA), str(config)))
+    batch = fake_batch(graph, 1, 8)
+    batch["photo"].normal_()
+    assembly.train_only(["bridge"])
+    assembly(**batch)["loss"].backward()
+    assert all(p.grad.any() for p in assembly.nodes["bridge"].parameters())
+    lm, features, ids = assembly.nodes["talk"], assembly.features("talk", batch), batch["talk_input_ids"]
+    nothing = torch.zeros(1, 5, dtype=torch.long)
+    with torch.no_grad():
+        alone = lm.logits(ids, torch.ones_like(ids), features, 3)
+        mask = torch.cat([nothing, torch.ones_like(ids)], 1)
+        torch.testing.assert_close(
+            lm.logits(torch.cat([nothing, ids], 1), mask, features, 3), alone, rtol=1e-4, atol=1e-5
+        )
+        (answer,) = lm.generate_ids(ids, torch.ones_like(ids), features, 4, [])
+        for token in answer:
+            assert token == lm.logits(ids, torch.ones_like(ids), features, 1)[0, -1].argmax()
+            ids = torch.cat([ids, torch.tensor([[token]])], 1)
+
+
+@pytest.mark.parametrize(
+    ("arch", "sentence"),
+    [("rwkv", "does not look at the attention mask"), ("mistral", "4 is no multiple of num_key_value_heads 8")],
+)
+def test_an_lm_that_would_be_wrong_or_break_late_is_refused(arch, sentence):
+    config = {key: size for key, size in LLAMA.items() if key != "num_key_value_heads"}
+    with pytest.raises(AssemblerError, match=sentence):
+        compiled(SPEC.replace("arch: llama", f"arch: {arch}").replace(str(LLAMA), str(config)))
 
 
 COUNTS = {

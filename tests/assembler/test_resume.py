@@ -63,6 +63,17 @@ def test_a_checkpoint_that_was_half_written_is_not_used(spec, unbroken, tmp_path
     assert_equal(run, unbroken)
 
 
+@pytest.mark.parametrize("blocks", [8, 40])
+def test_a_run_that_fills_the_disk_says_so_and_goes_on_from_its_last_checkpoint(blocks, spec, unbroken, tmp_path):
+    """A limit on the size of files stands for the disk: checkpoints hit it at `blocks` KiB."""
+    train_command = f"{sys.executable} -m assembler.cli train {spec.path} --run {tmp_path / 'run'}"
+    limited = f"trap '' XFSZ; ulimit -f {blocks}; exec {train_command}"
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1 and "could not be written" in done.stderr and "Traceback" not in done.stderr
+    train(spec, tmp_path / "run", resume=True)
+    assert_equal(Run(tmp_path / "run"), unbroken)
+
+
 def test_resuming_a_finished_run_changes_nothing(unbroken):
     before = {path: path.read_bytes() for path in (unbroken.metrics_path, unbroken.learned("tune"))}
     train(unbroken.spec(), unbroken.folder, resume=True)

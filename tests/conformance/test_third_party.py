@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,72 +14,40 @@ from assembler.part import Part
 from assembler.registry import register
 
 ROOT = Path(__file__).parents[2]
-CODE = '''
-"""Scale every token."""
-
-from assembler.part import Part
-from assembler.registry import register
-from assembler.values import value
+CODE = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[1]
+"""The part that the README shows."""
+LAYERS = """
+import torch
 
 
-@register
-class Scale(Part):
-    """y = s * x with one learned s: tokens [B, T, D] -> tokens [B, T, D].
-
-    Parameters: 1.
-    """
-
-    type = "projector.scale"
-    accepts = {"in": ("tokens",)}
-
-    @classmethod
-    def examples(cls):
-        nodes = {
-            "photo": {"type": "input.image", "size": [32, 32]},
-            "eyes": {"type": "encoder.timm", "model": "test_efficientnet"},
-            "part": {"type": cls.type},
-        }
-        return [({"nodes": nodes, "edges": ["photo -> eyes", "eyes -> part"]}, 1)]
-
-    def shape(self, inputs, want, base):
-        return value("tokens", tokens=inputs["in"]["tokens"], width=inputs["in"]["width"])
-
-    def build(self, inputs, output, base):
-        import torch
-
-        class Module(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.s = torch.nn.Parameter(torch.randn(1))
-
-            def forward(self, x):
-                return self.s * x
-
-        return Module()
-'''
+class Mean(torch.nn.Module):
+    def forward(self, x):
+        return x.mean(1, keepdim=True)
+"""
 
 
 @pytest.fixture
 def elsewhere(tmp_path) -> dict[str, str]:
     """The environment of a computer on which such a package is installed."""
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "__init__.py").write_text("")
-    (tmp_path / "elsewhere" / "scale.py").write_text(CODE)
-    info = tmp_path / "elsewhere-0.1.dist-info"
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "__init__.py").write_text("")
+    (tmp_path / "my_package" / "parts.py").write_text(CODE)
+    (tmp_path / "my_package" / "_layers.py").write_text(LAYERS)
+    info = tmp_path / "my_package-0.1.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 0.1\n")
-    (info / "entry_points.txt").write_text("[assembler.parts]\nmine = elsewhere\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[assembler.parts]\nmine = my_package.parts\n")
     return {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
 
 
 def test_it_is_listed(elsewhere):
     command = [sys.executable, "-m", "assembler.cli", "parts", "--json"]
     done = subprocess.run(command, env=elsewhere, capture_output=True, text=True, check=True, cwd=ROOT)
-    assert "y = s * x" in json.loads(done.stdout)["projector.scale"]["about"]
+    assert "y = mean_t(x)" in json.loads(done.stdout)["projector.mean"]["about"]
 
 
 def test_it_runs_through_the_matrix(elsewhere):
-    command = [sys.executable, "-m", "pytest", "tests/conformance/test_matrix.py", "-k", "projector.scale", "-n0"]
+    command = [sys.executable, "-m", "pytest", "tests/conformance/test_matrix.py", "-k", "projector.mean", "-n0"]
     done = subprocess.run(command, env=elsewhere, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-2000:]
     assert int(done.stdout.rsplit(" passed", 1)[0].rsplit(None, 1)[-1]) >= 9
