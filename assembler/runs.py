@@ -5,6 +5,7 @@ RUN/run.json            the folder its relative sources start from, and the dige
 RUN/metrics.jsonl       one line a step: stage, step, loss, lr
 RUN/stages/NAME/        checkpoints while the stage runs; learned.safetensors when it is done
 RUN/tensorboard/        the same metrics as plots
+RUN/.lock               held by the process that trains
 """
 
 from __future__ import annotations
