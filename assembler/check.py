@@ -119,8 +119,9 @@ def _parse_edges(graph: Graph) -> None:
 
 def _fits(graph: Graph, edge: Edge, index: int) -> bool:
     """Whether both ends of a wire exist."""
-    for node in (edge.source, edge.target):
+    for node, other in ((edge.source, edge.target), (edge.target, edge.source)):
         if node not in graph.parts:
+            graph.dangling.add(other)
             if node not in graph.document.nodes:
                 _add(graph, f"{edge}: there is no node {node}{nearest(node, graph.document.nodes)}", ("edges", index))
             return False
@@ -202,7 +203,7 @@ def _value(graph: Graph, node: str) -> Value | None:
             inputs[edge.port] = wire
             _check_width(graph, edge, wire)
     missing = [p for p in ports if p not in part.optional and all(e.port != p for e in graph.incoming[node])]
-    for port in missing:
+    for port in missing if node not in graph.dangling else ():
         kinds = " or ".join(ports[port])
         _add(
             graph,
@@ -225,7 +226,7 @@ def _check_samples(graph: Graph) -> None:
     """The consumers of each input agree on how its samples become a tensor."""
     for node in graph.samples:
         known = all(graph.values[edge.target] is not None for edge in graph.outgoing[node])
-        if known and (graph.outgoing[node] or graph.document.stages):
+        if known and node not in graph.dangling and (graph.outgoing[node] or graph.document.stages):
             try:
                 graph.processor(node)
             except AssemblerError as error:

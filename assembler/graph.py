@@ -28,6 +28,8 @@ class Graph:
     values: dict[str, Value | None] = field(default_factory=dict)
     wants: dict[str, Dim] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    dangling: set[str] = field(default_factory=set)
+    """Nodes at one end of a wire whose other end is broken: what they lack is not their own problem."""
 
     @property
     def base(self) -> Path:

@@ -41,8 +41,8 @@ class TimmEncoder(Part):
     layer: int | None = Field(None, ge=-200, le=200, description="block or stage to read; by default the last")
     output: Literal["tokens", "pooled"] = Field("tokens", description="one token a place, or one embedding")
     prefix: bool = Field(False, description="keep class and register tokens, in front")
-    mean: Means | None = Field(None, min_length=1, description="of the pixels, a channel each; by default the model's")
-    std: Stds | None = Field(None, min_length=1, description="of the pixels, a channel each; by default the model's")
+    mean: Means | None = Field(None, description="of the pixels, a channel each; by default the model's")
+    std: Stds | None = Field(None, description="of the pixels, a channel each; by default the model's")
 
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
@@ -83,7 +83,7 @@ class TimmEncoder(Part):
     def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
         image, facts = inputs["in"], self._known_facts()
         for name, numbers in (("mean", self.mean), ("std", self.std)):
-            if numbers and len(numbers) not in (1, image["channels"]):
+            if numbers is not None and len(numbers) not in (1, image["channels"]):
                 raise WireError("in", f"`{name}` has {len(numbers)} numbers; give one, or {image['channels']}")
         if self.output == "pooled":
             if self.layer is not None:

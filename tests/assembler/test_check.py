@@ -103,6 +103,11 @@ def test_every_problem_is_told_at_once():
     assert "projector.mpl" in messages and "talc" in messages and "dataset.digit" in messages
 
 
+def test_a_broken_node_is_told_and_not_what_its_neighbours_lack_for_it():
+    (problem,) = graph_of(broken("test_efficientnet, freeze", "test_efficientnet, freezed")).problems
+    assert (problem.place.line, problem.place.column) == (5, 56) and "did you mean freeze" in problem.message
+
+
 def test_a_circle_is_named():
     text = broken("  - photo -> eyes\n", "").replace("eyes -> bridge", "talk -> bridge")
     text = text.replace("  - bridge -> talk.photo", "  - bridge -> talk.photo\n  - photo -> eyes")
