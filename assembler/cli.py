@@ -254,6 +254,19 @@ def ask(
     typer.echo(answer(bundle, image, prompt, max_new_tokens))
 
 
+@command("assembler ui exports/gallery/digits.yaml --port 8600")
+def ui(
+    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="A spec to open.", show_default=False)] = None,
+    workspace: Annotated[Path, typer.Option(help="The one folder that the page reads and writes.")] = Path("exports"),
+    address: Annotated[str, typer.Option(help="Another than this computer's wants the token it prints.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8501,
+) -> None:
+    """Open the page: draw a model, train it, talk to it, take it away."""
+    from ui.launch import serve
+
+    serve(spec, workspace, address, port)
+
+
 def main() -> None:
     """Entry point of the `assembler` script."""
     for stream in (sys.stdout, sys.stderr):

@@ -1,0 +1,147 @@
+"""A real browser against a real server. Every page asserts at its end that nothing went wrong in the console and that
+nothing beyond this computer was asked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+HOSTS = ("127.0.0.1", "localhost", "")
+
+
+@dataclass
+class Server:
+    """`assembler ui` in a process of its own, in a workspace of its own."""
+
+    workspace: Path
+    arguments: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    port: int = 0
+    url: str = ""
+
+    def start(self) -> Server:
+        """Start and wait until it answers; the port is kept over a restart."""
+        command = [sys.executable, "-m", "assembler.cli", "ui", "--port", str(self.port)]
+        command += ["--workspace", str(self.workspace), *self.arguments]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **self.environment}
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert self.process.stdout is not None
+        self.log: list[str] = []
+        for line in self.process.stdout:
+            self.log.append(line)
+            if line.startswith("assembler: http"):
+                break
+        else:
+            raise AssertionError("the server did not start: " + "".join(self.log))
+        self.url = line.split()[1]
+        self.port = urlparse(self.url).port or 0
+        threading.Thread(target=self._drain, daemon=True).start()
+        self._wait()
+        return self
+
+    def _drain(self) -> None:
+        assert self.process.stdout is not None
+        self.log.extend(self.process.stdout)
+
+    def _wait(self) -> None:
+        import time
+        import urllib.request
+
+        health = f"http://127.0.0.1:{self.port}/_stcore/health"
+        for _ in range(600):
+            try:
+                with urllib.request.urlopen(health, timeout=1):
+                    return
+            except OSError as error:
+                if getattr(error, "code", None) == 403:
+                    return  # it answers, and wants its token
+                time.sleep(0.05)
+        raise AssertionError("the server does not answer: " + "".join(self.log))
+
+    def stop(self) -> None:
+        """End it as Ctrl-C would not: at once."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for the whole session, in an empty workspace."""
+    started = Server(tmp_path_factory.mktemp("workspace")).start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium."""
+    if CHROMIUM is None:
+        pytest.skip("the tests of the page drive Chromium; install it (Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield found
+        found.close()
+
+
+@dataclass
+class Watched:
+    """What a page asked for and complained about."""
+
+    errors: list[str] = field(default_factory=list)
+    beyond: list[str] = field(default_factory=list)
+
+    def watch(self, page: Page) -> None:
+        """Note every error of the console and block every request beyond this computer."""
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.route(lambda url: urlparse(url).hostname not in HOSTS and url.startswith("http"), self._block)
+
+    def _block(self, route) -> None:
+        self.beyond.append(route.request.url)
+        route.abort()
+
+
+@pytest.fixture
+def watched() -> Watched:
+    """What the test's pages do wrong; a test that makes something go wrong empties it."""
+    return Watched()
+
+
+@pytest.fixture
+def page(browser: Browser, watched: Watched) -> Iterator[Page]:
+    """A fresh page; go to `server.url`."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
+    context.set_default_timeout(15_000)
+    found = context.new_page()
+    watched.watch(found)
+    yield found
+    context.close()
+    assert watched.errors == []
+    assert watched.beyond == []

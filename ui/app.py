@@ -1,0 +1,34 @@
+"""The frame around every page: navigation, and a sentence where something goes wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from assembler.errors import AssemblerError
+from ui.views import export, gallery, runs, train, try_it
+
+ICON = str(Path(__file__).with_name("assets") / "icon.svg")
+st.set_page_config(page_title="assembler", page_icon=ICON, layout="wide")
+
+
+def build() -> None:
+    from ui.views.build import render
+
+    render()
+
+
+PAGES = [
+    st.Page(build, title="Build", icon=":material/account_tree:", url_path="build", default=True),
+    st.Page(gallery.render, title="Gallery", icon=":material/grid_view:", url_path="gallery"),
+    st.Page(train.render, title="Train", icon=":material/model_training:", url_path="train"),
+    st.Page(try_it.render, title="Try", icon=":material/forum:", url_path="try"),
+    st.Page(export.render, title="Export", icon=":material/deployed_code:", url_path="export"),
+    st.Page(runs.render, title="Runs", icon=":material/history:", url_path="runs"),
+]
+page = st.navigation(PAGES, position="top")
+try:
+    page.run()
+except AssemblerError as error:
+    st.error(str(error), icon=":material/error:")

@@ -1,0 +1,8 @@
+"""The Build page."""
+
+import streamlit as st
+
+
+def render() -> None:
+    """Draw the page."""
+    st.title("Build")
