@@ -2,44 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from assembler.errors import AssemblerError
 
 
-def ask(folder: Path, images: Sequence[str], prompts: Sequence[str], max_new_tokens: int | None = None) -> str:
-    """The bundle's greedy answer; images and prompts are `FILE` or `SLOT=FILE`, `TEXT` or `SLOT=TEXT`.
+def ask(
+    folder: Path, files: Mapping[str, Sequence[str]], prompts: Sequence[str], max_new_tokens: int | None = None
+) -> str:
+    """The bundle's greedy answer.
+
+    `files` gives for each kind of input (`image`, `audio`, ...) items `FILE` or `INPUT=FILE`; `prompts` are `TEXT` or
+    `NAME=TEXT`.
 
     Raises:
-        AssemblerError: a slot is missing, unknown or given twice, or a file is no picture.
+        AssemblerError: an input is missing, unknown or given twice, or a file cannot be read.
     """
-    from assembler.bundle.processor import open_image
     from assembler.bundle.runtime import Bundle
+    from assembler.readers import READERS
 
     bundle = Bundle(folder)
-    columns = [part.column for part in bundle.manifest.prompt if part.column is not None]
-    pictures = _named(images, list(bundle.manifest.slots), "--image")
-    words = _named(prompts, columns, "--prompt")
-    sample = {**{slot: open_image(Path(file)) for slot, file in pictures.items()}, **words}
+    inputs = {name: item.processor.kind for name, item in bundle.manifest.inputs.items()}
+    texts = [part.column for part in bundle.manifest.prompt if part.column is not None]
+    texts += [name for name in inputs if inputs[name] == "text" and name not in texts]
+    named = {
+        kind: _named(files.get(kind, ()), [n for n in inputs if inputs[n] == kind], f"--{kind}") for kind in READERS
+    }
+    sample: dict[str, Any] = dict(_named(prompts, texts, "--prompt"))
+    for kind, reader in READERS.items():
+        sample |= {name: reader(Path(file)) for name, file in named[kind].items()}
     return bundle.generate([sample], max_new_tokens)[0].strip()
 
 
-def _named(given: Sequence[str], slots: list[str], option: str) -> dict[str, str]:
-    """Each slot's value: by name where one is said, else in the order of the slots."""
+def _named(given: Sequence[str], wanted: list[str], option: str) -> dict[str, str]:
+    """Each input's value: by name where one is said, else in the order of the bundle's inputs."""
     found: dict[str, str] = {}
     for item in given:
         name, equals, text = item.partition("=")
-        if not equals or name not in slots:
-            left = [slot for slot in slots if slot not in found]
+        if not equals or name not in wanted:
+            left = [slot for slot in wanted if slot not in found]
             if not left:
-                taken = ", ".join(slots) or "none"
-                raise AssemblerError(f"{option} {item}: the bundle takes {len(slots)} of these ({taken})")
+                taken = ", ".join(wanted) or "none"
+                raise AssemblerError(f"{option} {item}: the bundle takes {len(wanted)} of these ({taken})")
             name, text = left[0], item
         if name in found:
             raise AssemblerError(f"{option} {item}: {name} is given twice")
         found[name] = text
-    missing = [slot for slot in slots if slot not in found]
+    missing = [slot for slot in wanted if slot not in found]
     if missing:
         raise AssemblerError(f"the bundle also wants {option} {missing[0]}=...")
     return found

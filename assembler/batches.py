@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from assembler.bundle.manifest import ImageProcessor, Processor
+from assembler.bundle.processor import tensors
 from assembler.errors import AssemblerError
 from assembler.graph import Graph
 
@@ -19,11 +20,13 @@ Row = dict[str, Any]
 class Batches:
     """Collation: a list of data rows -> the keyword tensors of `Assembly.forward`.
 
-    An input node gives one tensor under its own name, made as its consumer's processor says; a part with `extras`
-    gives each under `node_extra`.
+    An input node gives one tensor under its own name, made as its consumer's processor says, and a mask [B, T] under
+    `node_mask` where samples differ in length; a part with `extras` gives each under `node_extra`.
     """
 
     def __init__(self, graph: Graph) -> None:
+        self.base = graph.base
+        self.masked = {node: node in graph.masked for node in graph.samples}
         self.inputs = {node: (graph.column(node), graph.processor(node)) for node in graph.samples}
         self.collators: dict[str, Callable[[list[Row]], dict[str, Tensor]]] = {}
         for node in graph.order:
@@ -38,11 +41,13 @@ class Batches:
         return batch
 
     def samples(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """The input nodes' tensors alone."""
-        return {
-            node: torch.stack([process(row[column], processor) for row in rows])
-            for node, (column, processor) in self.inputs.items()
-        }
+        """The input nodes' tensors alone, with their masks."""
+        found: dict[str, Tensor] = {}
+        for node, (column, processor) in self.inputs.items():
+            made = [tensors(row[column], processor, self.masked[node], self.base) for row in rows]
+            for key in made[0]:
+                found[f"{node}_{key}" if key else node] = torch.from_numpy(np.stack([one[key] for one in made]))
+        return found
 
 
 def left_padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -51,16 +56,6 @@ def left_padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     ids = torch.tensor([[0] * (length - len(row)) + list(row) for row in rows])
     mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
     return ids, mask
-
-
-def process(sample: Any, processor: Processor) -> Tensor:
-    """One raw sample as a tensor: a picture by the code that serves a bundle, a sound padded or cut to length."""
-    from assembler.bundle.processor import preprocess
-
-    if isinstance(processor, ImageProcessor):
-        return torch.from_numpy(preprocess(sample, processor))
-    sound = torch.as_tensor(sample, dtype=torch.float32)[: processor.samples]  # [S]
-    return torch.nn.functional.pad(sound, (0, processor.samples - len(sound)))
 
 
 def split(graph: Graph) -> tuple[list[Row], list[Row]]:

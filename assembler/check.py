@@ -5,6 +5,7 @@ Nothing here loads a weight, fetches a file or imports torch; what cannot be kno
 
 from __future__ import annotations
 
+from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ RESERVED = frozenset([
     "register_forward_pre_hook", "register_full_backward_hook", "register_full_backward_pre_hook",
     "register_load_state_dict_post_hook", "register_load_state_dict_pre_hook", "register_module",
     "register_parameter", "register_state_dict_post_hook", "register_state_dict_pre_hook", "requires_grad_",
-    "return_loss", "self", "set_extra_state", "set_submodule", "share_memory", "state_dict", "to", "to_empty",
-    "train", "training", "type", "update", "values", "xpu", "zero_grad",
+    "return_loss", "self", "set_extra_state", "set_submodule", "share_memory", "smart_apply", "state_dict", "to",
+    "to_empty", "train", "training", "type", "update", "values", "xpu", "zero_grad",
 ])  # fmt: skip
 """Names that torch's modules or a batch already have."""
 
@@ -94,7 +95,7 @@ def _parse_nodes(graph: Graph) -> None:
         if part is not None:
             graph.parts[node] = part
     for node, part in graph.parts.items():
-        for key in {f"{node}_{extra}" for extra in part.extras} & set(graph.document.nodes):
+        for key in {f"{node}_{extra}" for extra in (*part.extras, "mask")} & set(graph.document.nodes):
             _add(graph, f"nodes: {key} is what the batch calls a tensor of {node}; rename one", ("nodes", key))
 
 
@@ -202,6 +203,7 @@ def _value(graph: Graph, node: str) -> Value | None:
         else:
             inputs[edge.port] = wire
             _check_width(graph, edge, wire)
+            good &= _check_ragged(graph, edge, wire)
     missing = [p for p in ports if p not in part.optional and all(e.port != p for e in graph.incoming[node])]
     for port in missing if node not in graph.dangling else ():
         kinds = " or ".join(ports[port])
@@ -215,11 +217,25 @@ def _value(graph: Graph, node: str) -> Value | None:
     if missing or not good:
         return None
     try:
-        return part.shape(inputs, graph.wants[node], graph.base)
+        value = part.shape(inputs, graph.wants[node], graph.base)
+        return replace(value, ragged=True) if part.masks == "kept" and graph.ragged(node) else value
     except (WireError, AssemblerError) as error:
         where = {"port": error.port, "fix": error.fix} if isinstance(error, WireError) else {}
         _add(graph, f"nodes.{node}: {error}", ("nodes", node), node=node, **where)
         return None
+
+
+def _check_ragged(graph: Graph, edge: Edge, wire: Value) -> bool:
+    """Whether samples of different lengths can go into this port."""
+    part = graph.parts[edge.target]
+    if not wire.ragged or part.masks != "refused" or not graph.carries(edge):
+        return True
+    message = (
+        f"{edge}: {edge.source} gives samples of different lengths, and {edge.target} ({part.type}) cannot tell "
+        "padding from content; put a pooling or resampling projector between them"
+    )
+    _add(graph, message, _edge_keys(graph, edge), node=edge.target, port=edge.port)
+    return False
 
 
 def _check_samples(graph: Graph) -> None:
@@ -336,6 +352,11 @@ def _check_stages(graph: Graph) -> None:
                 message = f"stages.{stage.name}: {name} says `freeze: true` and is to be trained"
                 operation = {"op": "set", "path": ["nodes", name, "freeze"], "value": False}
                 _add(graph, message, keys, node=name, fix=Fix(f"unfreeze {name}", (operation,)))
+        for place, name in enumerate(stage.objectives or ()):
+            if name not in document.nodes:
+                near = nearest(name, document.nodes)
+                keys = ("stages", index, "objectives", place)
+                _add(graph, f"stages.{stage.name}: there is no node {name[:80]}{near}", keys)
     if document.stages and document.data is None:
         _add(graph, "stages: there is nothing to train on; add `data`", ("stages",))
     whole = len(graph.order) == len(document.nodes)

@@ -241,17 +241,20 @@ def export(
 def ask(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.", show_default=False)],
     image: Annotated[
-        list[str], typer.Option(default_factory=list, metavar="[SLOT=]FILE", help="A picture for a slot.")
+        list[str], typer.Option(default_factory=list, metavar="[INPUT=]FILE", help="A picture for an input.")
+    ],
+    audio: Annotated[
+        list[str], typer.Option(default_factory=list, metavar="[INPUT=]FILE", help="A sound for an input.")
     ],
     prompt: Annotated[
-        list[str], typer.Option(default_factory=list, metavar="[SLOT=]TEXT", help="Words for a text slot.")
+        list[str], typer.Option(default_factory=list, metavar="[NAME=]TEXT", help="Words for a text of the prompt.")
     ],
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
 ) -> None:
-    """Ask a bundle about a picture; needs onnxruntime and no torch."""
+    """Ask a bundle about files; needs onnxruntime and no torch."""
     from assembler.asking import ask as answer
 
-    typer.echo(answer(bundle, image, prompt, max_new_tokens))
+    typer.echo(answer(bundle, {"image": image, "audio": audio}, prompt, max_new_tokens))
 
 
 @command("assembler ui exports/gallery/digits.yaml --port 8600")

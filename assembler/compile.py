@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,15 +12,22 @@ from torch import Tensor, nn
 
 from assembler.errors import AssemblerError
 from assembler.graph import Graph
+from assembler.ragged import Ragged, paired, parted
 
 
 @dataclass(frozen=True)
 class Step:
-    """One call of the plan: the node, its batch tensors, and the nodes whose values follow them."""
+    """One call of the plan: the node, its batch tensors, and the nodes whose values follow them.
+
+    `targets` are those batch tensors that may be absent; `keeps_mask` is set where the mask of a ragged wire goes past
+    the module.
+    """
 
     node: str
     extras: tuple[str, ...]
     sources: tuple[str, ...]
+    targets: frozenset[str] = frozenset()
+    keeps_mask: bool = False
 
 
 class Assembly(nn.Module):
@@ -30,36 +37,82 @@ class Assembly(nn.Module):
     Attributes:
         nodes: the module of every node that has one, by name.
         plan: the calls, in order.
+        ragged: nodes whose values come with a mask, in the batch as `NAME_mask`.
         adapters: adapter name -> names of its parameters in this module.
+        counted: the nodes whose losses count; all where it is None.
     """
 
-    def __init__(self, modules: dict[str, nn.Module], plan: list[Step]) -> None:
+    def __init__(self, modules: dict[str, nn.Module], plan: list[Step], ragged: frozenset[str] = frozenset()) -> None:
         super().__init__()
         self.nodes = nn.ModuleDict(modules)
         self.plan = plan
+        self.ragged = ragged
         self.adapters: dict[str, list[str]] = {}
         self.trained: frozenset[str] = frozenset()
+        self.counted: tuple[str, ...] | None = None
+        self._auxiliaries: list[tuple[str, Any]] = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look again for modules that leave an `auxiliary_loss`; after an adapter came or went."""
+        named = [(node, module) for node, host in self.nodes.items() for module in host.modules()]
+        self._auxiliaries = [(node, module) for node, module in named if hasattr(type(module), "auxiliary_loss")]
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
+        for _, module in self._auxiliaries:
+            module.auxiliary_loss = None
         values = self.values(batch)
-        outputs = [values[step.node] for step in self.plan if isinstance(values[step.node], dict)]
-        if len(outputs) == 1:
-            return outputs[0]
-        if not outputs:
+        outputs = [values[step.node] for step in self.plan if isinstance(values.get(step.node), dict)]
+        losses = [output["loss"] for output in outputs] + self._auxiliary()
+        if not losses:
             return {"output": values[self.plan[-1].node]}
-        return {"loss": torch.stack([out["loss"] for out in outputs]).sum(), "logits": outputs[0]["logits"]}
+        found = {"loss": losses[0] if len(losses) == 1 else torch.stack(losses).sum()}
+        logits = next((output["logits"] for output in outputs if "logits" in output), None)
+        return found if logits is None else {**found, "logits": logits}
+
+    def _auxiliary(self) -> list[Tensor]:
+        counted = self.counted
+        found = [module.auxiliary_loss for node, module in self._auxiliaries if counted is None or node in counted]
+        return [loss for loss in found if loss is not None]
 
     def values(self, batch: dict[str, Tensor], before: str | None = None) -> dict[str, Any]:
-        """The batch's tensors and every node's value, by name; nothing from the node `before` on."""
-        values: dict[str, Any] = dict(batch)
+        """The batch's tensors and the nodes' values, by name.
+
+        A node whose value is in the batch already is not computed, nor is what only it needs. With `before`, what that
+        node takes is computed; otherwise what the losses that count need.
+        """
+        values: dict[str, Any] = {
+            key: Ragged(x, batch[f"{key}_mask"]) if key in self.ragged else x for key, x in batch.items()
+        }
+        needed = self._needed(batch, before)
         for step in self.plan:
-            if step.node == before:
-                break
-            extras = [batch[key] for key in step.extras]
-            values[step.node] = self.nodes[step.node](*extras, *[values[source] for source in step.sources])
+            if step.node not in needed:
+                continue
+            extras = [batch.get(key) if key in step.targets else batch[key] for key in step.extras]
+            module, wires = self.nodes[step.node], [values[source] for source in step.sources]
+            if step.keeps_mask:
+                plain, mask = parted(wires[0])
+                values[step.node] = paired(module(*extras, plain), mask)
+            else:
+                values[step.node] = module(*extras, *wires)
         return values
 
-    def features(self, target: str, batch: dict[str, Tensor]) -> list[Tensor]:
+    def _needed(self, batch: dict[str, Tensor], before: str | None) -> set[str]:
+        """The nodes to compute for a batch."""
+        if before is None:
+            wanted = set(self.counted or (step.node for step in self.plan))
+        else:
+            wanted = {source for step in self.plan if step.node == before for source in step.sources}
+        for step in reversed(self.plan):
+            if step.node in wanted and step.node not in batch:
+                wanted.update(step.sources)
+        return wanted - batch.keys()
+
+    def only(self, objectives: Sequence[str] | None) -> None:
+        """Count the losses of these nodes alone, and compute only what they need; None counts all."""
+        self.counted = None if objectives is None else tuple(objectives)
+
+    def features(self, target: str, batch: dict[str, Tensor]) -> list[Any]:
         """The values on the wires into `target`, in the order of its ports; nothing after them is computed."""
         step = next(step for step in self.plan if step.node == target)
         values = self.values(batch, before=target)
@@ -125,11 +178,23 @@ def compile_graph(graph: Graph, device: Literal["meta", "cpu"] = "cpu", load: bo
             modules[node] = part.build(inputs, output, graph.base)
         if loads:
             part.load(modules[node], graph.base)
-        wires = tuple(e.source for e in graph.incoming[node] if graph.values[e.source].kind != "text")  # type: ignore[union-attr]
-        plan.append(Step(node, tuple(f"{node}_{key}" for key in part.extras), wires))
-    assembly = Assembly(modules, plan)
+        plan.append(_step(graph, node))
+    assembly = Assembly(modules, plan, graph.masked)
     _attach(graph, assembly)
+    assembly.refresh()
     return assembly.eval()
+
+
+def _step(graph: Graph, node: str) -> Step:
+    part = graph.parts[node]
+    wires = [edge.source for edge in graph.incoming[node] if graph.carries(edge)]
+    return Step(
+        node,
+        extras=tuple(f"{node}_{key}" for key in part.extras),
+        sources=tuple(wires),
+        targets=frozenset(f"{node}_{key}" for key in part.targets),
+        keeps_mask=part.masks == "kept" and graph.ragged(node),
+    )
 
 
 def _check_known(graph: Graph, node: str) -> None:

@@ -8,35 +8,47 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from assembler.batches import Batches
 from assembler.bundle.graphs import ExportRefused, export_decoder, export_embedding, export_graph, quantize
-from assembler.bundle.manifest import Manifest, Precision, Slot
+from assembler.bundle.manifest import FILES, Input, Manifest, Precision, Slot
 from assembler.bundle.parity import compare
 from assembler.bundle.runtime import Bundle
 from assembler.compile import Assembly
 from assembler.errors import AssemblerError
 from assembler.evaluate import Row, TorchAnswers
 from assembler.files import aside, file_hash, write_text
+from assembler.forecast import drawn_sample
 from assembler.graph import Graph
+from assembler.ragged import Ragged, parted
 
 SAMPLES = 8
 
 
 class Branch(nn.Module):
-    """Everything between one input node and one slot: its tensor -> tokens [B, T, D]."""
+    """Everything between the inputs and one slot: their tensors (and masks) -> tokens [B, T, D] and their mask.
 
-    def __init__(self, assembly: Assembly, chain: list[tuple[str, str]]) -> None:
+    Attributes:
+        names: what its tensors are called, in order.
+    """
+
+    def __init__(self, graph: Graph, assembly: Assembly, source: str) -> None:
         super().__init__()
-        self.names = [name for name, _ in chain]
-        self.layers = nn.ModuleList([assembly.nodes[name] for name, _ in chain])
+        around = graph.ancestors(source)
+        self.inputs = [node for node in around if graph.is_input(node)]
+        self.names = [key for node in self.inputs for key in _keys(graph, node)]
+        plan = [step for step in assembly.plan if step.node in around]
+        self.source = source
+        self.part = Assembly({step.node: assembly.nodes[step.node] for step in plan}, plan, assembly.ragged)
 
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = layer(x)
-        return x
+    def forward(self, *tensors: Tensor) -> Any:
+        value = self.part.values(dict(zip(self.names, tensors, strict=True)))[self.source]
+        return tuple(value) if isinstance(value, Ragged) else value
+
+
+def _keys(graph: Graph, node: str) -> list[str]:
+    """The batch's names of an input node's tensors."""
+    return [node, f"{node}_mask"] if node in graph.masked else [node]
 
 
 def export(
@@ -59,7 +71,7 @@ def export(
     if out.exists():
         raise AssemblerError(f"{out} exists already; choose another folder or remove it")
     node = _language_model(graph)
-    _check_inputs(graph, node)
+    _check_targets(graph, node)
     assembly.to("cpu").float().eval()  # a bundle is written from float32, whatever the weights were kept in
     reference = _reference(TorchAnswers(graph, assembly, node), rows[:SAMPLES])
     for part in graph.adapters.values():
@@ -90,25 +102,18 @@ def _language_model(graph: Graph) -> str:
     return lms[0]
 
 
-def _check_inputs(graph: Graph, node: str) -> None:
-    """Every slot comes from one picture, the input that the bundle's runtime reads."""
+def _feeder(graph: Graph, node: str, slot: str) -> str:
+    """The node that is wired to a slot."""
+    return next(edge.source for edge in graph.incoming[node] if edge.port == slot)
+
+
+def _check_targets(graph: Graph, node: str) -> None:
+    """Nothing on the way to a slot needs more than the inputs when it serves."""
     for slot in graph.slot_tokens(node):
-        source, _ = _chain(graph, node, slot)
-        value = graph.values[source]
-        if value is None or value.kind != "image":
-            raise ExportRefused(f"{source}: a bundle's runtime reads pictures, and this node gives {value}")
-
-
-def _chain(graph: Graph, node: str, slot: str) -> tuple[str, list[tuple[str, str]]]:
-    """The input node that feeds a slot, and the (node, port) steps from there."""
-    edge = next(edge for edge in graph.incoming[node] if edge.port == slot)
-    steps: list[tuple[str, str]] = []
-    while graph.incoming[edge.source]:
-        if len(graph.incoming[edge.source]) > 1:
-            raise ExportRefused(f"{edge.source}: it joins several wires, and a slot's graph takes one input")
-        steps.append((edge.source, edge.port))
-        edge = graph.incoming[edge.source][0]
-    return edge.source, steps[::-1]
+        for name in graph.ancestors(_feeder(graph, node, slot)):
+            part = graph.parts[name]
+            if part.objective or set(part.extras) - set(part.targets):
+                raise ExportRefused(f"{name}: {part.type} reads the data itself, and a slot's graph takes only inputs")
 
 
 def _write_graphs(
@@ -116,14 +121,13 @@ def _write_graphs(
 ) -> None:
     lm: Any = assembly.nodes[node].lm  # type: ignore[union-attr]
     for slot in graph.slot_tokens(node):
-        source, chain = _chain(graph, node, slot)
-        value = graph.values[source]
-        assert value is not None
         say(f"graph of {slot}")
-        sample = torch.randn(2, *[int(dim) for dim in value.shape[1:] if isinstance(dim, int)])
-        export_graph(
-            Branch(assembly, chain), (sample,), folder / f"{slot}.onnx", [source], ["features"], {source: {0: "batch"}}
-        )
+        branch = Branch(graph, assembly, _feeder(graph, node, slot))
+        sample = {key: x for name in branch.inputs for key, x in drawn_sample(graph, name, 2).items()}
+        outputs = ["features", "mask"] if branch.source in graph.masked else ["features"]
+        axes = {name: {0: "batch"} for name in branch.names}
+        arguments = tuple(sample[name] for name in branch.names)
+        export_graph(branch, arguments, folder / f"{slot}.onnx", branch.names, outputs, axes)
     say("graph of the embedding")
     export_embedding(lm.get_input_embeddings(), folder / "embedding.onnx")
     say("graph of the decoder")
@@ -144,14 +148,16 @@ def _write_manifest(graph: Graph, node: str, folder: Path, precision: Precision)
     prompt = part.prepared(node, graph, tokenizer)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     write_text(folder / "spec.yaml", graph.spec.dump())
-    batches = Batches(graph)
-    slots = {}
+    slots, inputs = {}, {}
     for slot, tokens in graph.slot_tokens(node).items():
-        source, _ = _chain(graph, node, slot)
-        slots[slot] = Slot(graph=f"{slot}.onnx", input=source, tokens=tokens, processor=batches.inputs[source][1])
+        source = _feeder(graph, node, slot)
+        names = [name for name in graph.ancestors(source) if graph.is_input(name)]
+        slots[slot] = Slot(graph=f"{slot}.onnx", inputs=names, tokens=tokens, ragged=source in graph.masked)
+        inputs.update({name: _input(graph, name, folder) for name in names})
     manifest = Manifest(
         name=graph.document.name,
         precision=precision,
+        inputs=inputs,
         slots=slots,
         prompt=list(prompt.parts),
         bos=prompt.bos,
@@ -163,13 +169,25 @@ def _write_manifest(graph: Graph, node: str, folder: Path, precision: Precision)
     write_text(folder / "manifest.json", manifest.model_dump_json(indent=2, exclude_none=True) + "\n")
 
 
+def _input(graph: Graph, name: str, folder: Path) -> Input:
+    """An input node as the manifest describes it; the files that its processor reads are copied into the bundle."""
+    processor: Any = graph.processor(name)
+    moved = {}
+    for field in FILES:
+        file = getattr(processor, field, None)
+        if file is not None:
+            moved[field] = f"{name}.{field}{Path(file).suffix}"
+            shutil.copyfile(graph.base / file, folder / moved[field])
+    return Input(processor=processor.model_copy(update=moved), masked=name in graph.masked)
+
+
 def samples(graph: Graph, node: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Data rows as a bundle's samples: an image a slot, a text a column."""
+    """Data rows as a bundle's samples: what each input node reads, and a text a column of the prompt."""
     columns = graph.text_columns(node)
     for slot in graph.slot_tokens(node):
-        source, _ = _chain(graph, node, slot)
-        columns[slot] = graph.column(source)
-    return [{slot: row[column] for slot, column in columns.items()} for row in rows]
+        around = graph.ancestors(_feeder(graph, node, slot))
+        columns.update({name: graph.column(name) for name in around if graph.is_input(name)})
+    return [{name: row[column] for name, column in columns.items()} for row in rows]
 
 
 def _reference(torch_answers: TorchAnswers, rows: Sequence[Row]) -> dict[str, Any]:
@@ -192,7 +210,14 @@ def parity(
     asked = samples(graph, node, rows)
     table = []
     for slot, features in zip(graph.slot_tokens(node), reference["features"], strict=True):
-        table.append(compare(f"{slot}.onnx", features, bundle.features(slot, [sample[slot] for sample in asked])))
+        given, real = bundle.features(slot, asked)
+        wanted, mask = parted(features)
+        if mask is not None:
+            assert real is not None
+            if not (mask.cpu().numpy() == real).all():
+                raise AssemblerError(f"{slot}.onnx marks other tokens as real than torch does; nothing was written")
+            wanted, given = wanted[mask], given[real]
+        table.append(compare(f"{slot}.onnx", wanted, given))
     whole = compare("end to end", reference["logits"], bundle.logits(asked))
     same = [a == b for a, b in zip(reference["ids"], bundle.generate_ids(asked), strict=True)]
     greedy = sum(same) / len(same)

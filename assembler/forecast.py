@@ -69,6 +69,7 @@ def forecast(graph: Graph, assembly: Assembly, stage: Stage, text_tokens: int = 
     """
     with fake(assembly) as model:
         model.train_only(stage.train)
+        model.only(stage.objectives)
         model.train()
         batch = fake_batch(graph, stage.batch, text_tokens)
         learning = [p for p in model.parameters() if p.requires_grad]
@@ -135,7 +136,7 @@ def fake(assembly: Assembly) -> Iterator[Assembly]:
     seen: dict[int, Tensor] = {}
     flags = {id(p): p.requires_grad for p in assembly.parameters()}
     mode, training = FakeTensorMode(allow_non_fake_inputs=True), assembly.training
-    trained = assembly.trained
+    trained, counted = assembly.trained, assembly.counted
     for module in assembly.modules():
         for kind in ("_parameters", "_buffers"):
             own += [(module, kind, name, x) for name, x in getattr(module, kind).items() if x is not None]
@@ -152,7 +153,7 @@ def fake(assembly: Assembly) -> Iterator[Assembly]:
             getattr(module, kind)[name] = tensor
         for parameter in assembly.parameters():
             parameter.requires_grad_(flags[id(parameter)])
-        assembly.trained = trained
+        assembly.trained, assembly.counted = trained, counted
         assembly.train(training)
 
 
@@ -172,9 +173,33 @@ def fake_batch(graph: Graph, batch: int, text_tokens: int) -> dict[str, Tensor]:
             found[f"{node}_attention_mask"] = torch.ones(batch, length, dtype=torch.long)
             found[f"{node}_labels"] = torch.zeros(batch, max(1, text_tokens // 8), dtype=torch.long)
         elif part.extras:
-            found.update({f"{node}_{key}": torch.zeros(batch, dtype=torch.long) for key in part.extras})
+            found.update({f"{node}_{key}": x for key, x in part.fake_extras(graph, batch).items()})
         elif node in graph.samples:
-            found[node] = torch.zeros(batch, *[int(dim) for dim in value.shape[1:] if isinstance(dim, int)])
+            found.update(fake_sample(graph, node, batch))
+    return found
+
+
+def fake_sample(graph: Graph, node: str, batch: int) -> dict[str, Tensor]:
+    """The tensors of an input node: numbers, or token ids of a text, and a mask where lengths differ."""
+    value = graph.values[node]
+    assert value is not None
+    if value.kind == "text":
+        shape = (batch, graph.processor(node).length)  # type: ignore[union-attr]
+        return {node: torch.zeros(shape, dtype=torch.long), f"{node}_mask": torch.ones(shape, dtype=torch.bool)}
+    sizes = [int(dim) for dim in value.shape[1:] if isinstance(dim, int)]
+    mask = {f"{node}_mask": torch.ones(batch, sizes[0], dtype=torch.bool)} if value.ragged else {}
+    return {node: torch.zeros(batch, *sizes), **mask}
+
+
+def drawn_sample(graph: Graph, node: str, batch: int) -> dict[str, Tensor]:
+    """As `fake_sample`, with numbers drawn at random and, where lengths differ, masks of several lengths."""
+    found = fake_sample(graph, node, batch)
+    if found[node].is_floating_point():
+        found[node] = torch.randn_like(found[node])
+    if f"{node}_mask" in found:
+        size = found[node].shape[1]
+        lengths = torch.linspace(size, max(1, size // 2), batch).round()  # from all down to half
+        found[f"{node}_mask"] = torch.arange(size) < lengths.unsqueeze(1)
     return found
 
 

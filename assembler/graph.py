@@ -68,9 +68,38 @@ class Graph:
 
     @property
     def samples(self) -> list[str]:
-        """The input nodes whose tensors are made of raw samples; text stays text until a tokenizer has it."""
+        """The input nodes whose tensors are made of raw samples; text for an LM's prompt stays text until it is
+        filled in."""
         values = self.values.items()
-        return [node for node, value in values if value and value.kind != "text" and self.is_input(node)]
+        return [
+            node
+            for node, value in values
+            if value and self.is_input(node) and (value.kind != "text" or any(map(self.carries, self.outgoing[node])))
+        ]
+
+    def carries(self, edge: Edge) -> bool:
+        """Whether a wire carries a tensor; the words for a slot of a prompt are no tensor."""
+        wire = self.values.get(edge.source)
+        return wire is None or wire.kind != "text" or self.parts[edge.target].reads_text
+
+    def ragged(self, node: str) -> bool:
+        """Whether a value that is wired to the node comes with a mask."""
+        wires = [self.values.get(edge.source) for edge in self.incoming[node]]
+        return any(wire is not None and wire.ragged for wire in wires)
+
+    @property
+    def masked(self) -> frozenset[str]:
+        """The nodes whose values come with a mask."""
+        ragged = {node for node, value in self.values.items() if value and value.ragged}
+        return frozenset(ragged | {node for node in self.samples if self.values[node].kind == "text"})  # type: ignore[union-attr]
+
+    def ancestors(self, node: str) -> list[str]:
+        """The nodes that a node's value is made of, itself among them, in the order in which they run."""
+        wanted = {node}
+        for name in reversed(self.order):
+            if name in wanted:
+                wanted.update(edge.source for edge in self.incoming[name] if self.carries(edge))
+        return [name for name in self.order if name in wanted]
 
     def is_input(self, node: str) -> bool:
         """Whether a node brings data in and so holds no module."""
@@ -82,7 +111,8 @@ class Graph:
         Raises:
             AssemblerError: nothing consumes it, or its consumers want different tensors.
         """
-        wanted = {edge.target: self.parts[edge.target].processor(self.parts[node]) for edge in self.outgoing[node]}
+        wires = [edge for edge in self.outgoing[node] if self.carries(edge)]
+        wanted = {edge.target: self.parts[edge.target].processor(self.parts[node], self.base) for edge in wires}
         if not wanted:
             raise AssemblerError(f"nodes.{node}: nothing is wired to it; add an edge or remove the node")
         first = next(iter(wanted))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from assembler.graph import Graph
+
+
+Masks = Literal["refused", "kept", "own"]
+KINDS = ("image", "video", "audio", "points", "expression", "text", "label", "score")
+"""What a column of data may hold; `assembler.samples` says as what."""
 
 
 class WireError(ValueError):
@@ -32,7 +37,13 @@ class Part(BaseModel):
 
     `accepts` maps each input port to the kinds it takes; a part with one input names it `in`. The module that `build`
     returns is called with the tensors named in `extras` (made by `collator`) and then one tensor a wired port, in the
-    order of `ports`. An `objective` returns a dict with `loss`; every other module returns one tensor.
+    order of `ports`. Those extras that are also `targets` exist only in learning; the module gets None for them when
+    it serves. An `objective` returns a dict with `loss`; every other module returns one tensor, and may leave a scalar
+    in its `auxiliary_loss` while it trains, which is added to the loss.
+
+    `masks` says what the part does with a ragged wire (samples of different lengths): it is `refused`; its module works
+    on each position alone, so that the mask is `kept` and goes past it; or the module's `own` forward takes and gives
+    `Ragged` values, as its shape rule says.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -41,7 +52,11 @@ class Part(BaseModel):
     accepts: ClassVar[dict[str, tuple[str, ...]]] = {}
     optional: ClassVar[tuple[str, ...]] = ()
     extras: ClassVar[tuple[str, ...]] = ()
+    targets: ClassVar[tuple[str, ...]] = ()
+    masks: ClassVar[Masks] = "refused"
     objective: ClassVar[bool] = False
+    reads_text: ClassVar[bool] = False
+    """Whether a text wire brings this part token ids and their mask, as its processor makes them, and not words."""
 
     freeze: bool = Field(False, description="never train this node")
 
@@ -50,7 +65,7 @@ class Part(BaseModel):
         return self.accepts
 
     def columns(self, node: str, wired: Collection[str]) -> dict[str, str]:
-        """Data columns this node reads, each `image`, `audio`, `text` or `label`; `wired` are the ports with a wire."""
+        """Data columns this node reads and the kind of each, from KINDS; `wired` are the ports with a wire."""
         return {}
 
     def port_fix(self, port: str) -> tuple[str, Any] | None:
@@ -89,9 +104,18 @@ class Part(BaseModel):
         source = getattr(self, "weights", "random")
         return {} if source == "random" else {"weights": source}
 
-    def processor(self, source: Part) -> Processor:
-        """How the samples of the input node `source` become this part's tensor; training and serving read the same."""
+    def processor(self, source: Part, base: Path) -> Processor:
+        """How the samples of the input node `source` become this part's tensor; training and serving read the same.
+
+        A ragged input node's samples give a mask too.
+        """
         raise AssemblerError(f"{self.type} takes no raw samples")
+
+    def fake_extras(self, graph: Graph, batch: int) -> dict[str, Any]:
+        """Tensors of the sizes that `collator` gives for `batch` samples, to forecast with; by default one number."""
+        import torch
+
+        return {key: torch.zeros(batch, dtype=torch.long) for key in self.extras}
 
     def collator(self, node: str, graph: Graph) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """The function from data rows to the tensors of `extras`, keyed by their names."""
@@ -116,7 +140,7 @@ class DatasetPart(Part):
     """A part that yields rows; `fields` names the columns of a row and their kinds."""
 
     def fields(self, base: Path) -> dict[str, str]:
-        """Column name -> `image`, `audio`, `text` or `label`, from the options alone."""
+        """Column name -> its kind, from KINDS, known from the options alone."""
         raise AssemblerError(f"{self.type} names no columns")
 
     def rows(self, base: Path) -> Sequence[dict[str, Any]]:

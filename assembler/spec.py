@@ -31,10 +31,14 @@ class Strict(BaseModel):
 
 
 class Stage(Strict):
-    """One stretch of training: which nodes and adapters learn, for how long and how fast."""
+    """One stretch of training: which nodes and adapters learn, on whose losses, for how long and how fast.
+
+    `objectives` names the nodes whose losses count, all by default; what no such node needs is not computed.
+    """
 
     name: str = Field(pattern=ID)
     train: list[str] = Field(min_length=1)
+    objectives: list[str] | None = None
     steps: int = Field(100, ge=1, le=10_000_000)
     batch: int = Field(8, ge=1, le=65_536)
     lr: float = Field(1e-3, gt=0, le=100)

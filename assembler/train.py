@@ -127,6 +127,7 @@ def _run_stage(
     console: Console,
 ) -> None:
     assembly.train_only(stage.train)
+    assembly.only(stage.objectives)
     folder = run.stage(stage.name)
     checkpoint = _last_checkpoint(folder)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0

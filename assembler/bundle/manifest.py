@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from assembler.errors import AssemblerError
 
-FORMAT = 1
+FORMAT = 2
 
 
 def _inside(name: str) -> str:
@@ -62,16 +62,37 @@ class SoundProcessor(Strict):
     samples: int = Field(ge=1)
 
 
-Processor = ImageProcessor | SoundProcessor
+class TextProcessor(Strict):
+    """A text as ids of the tokenizer (a tokenizer.json), cut or padded at the end to `length`."""
+
+    kind: Literal["text"] = "text"
+    tokenizer: str
+    length: int = Field(ge=1, le=2**20)
+    pad: int = Field(0, ge=0)
+
+
+Processor = Annotated[ImageProcessor | SoundProcessor | TextProcessor, Field(discriminator="kind")]
+FILES = ("tokenizer", "vocabulary")
+"""Fields of a processor that name a file, which a bundle takes along."""
+
+
+class Input(Strict):
+    """A raw sample that the bundle takes, and whether its tensor comes with a mask `NAME_mask`."""
+
+    processor: Processor
+    masked: bool = False
 
 
 class Slot(Strict):
-    """A slot of the prompt: the graph that fills it, the name of its input, and the tokens that come out."""
+    """A slot of the prompt: the graph that fills it, the inputs it takes, and the most tokens that come out.
+
+    Where it is `ragged` the graph's second output is a mask [B, tokens], and only the real ones enter the prompt.
+    """
 
     graph: FileName
-    input: str
+    inputs: list[str] = Field(min_length=1)
     tokens: int = Field(ge=1, le=2**20)
-    processor: Processor = Field(discriminator="kind")
+    ragged: bool = False
 
 
 class PromptPart(Strict):
@@ -91,9 +112,10 @@ class PromptPart(Strict):
 class Manifest(Strict):
     """manifest.json. `files` gives the SHA-256 of every other file in the folder; `bos` begins each prompt, if any."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     name: str
     precision: Precision
+    inputs: dict[str, Input] = {}
     slots: dict[str, Slot]
     prompt: list[PromptPart] = Field(min_length=1)
     bos: int | None = Field(None, ge=0)
@@ -111,13 +133,22 @@ class Manifest(Strict):
         unknown = sorted(set(used) - set(self.slots))
         if unknown:
             raise ValueError(f"the prompt has the slots {', '.join(unknown)}, which no graph fills")
+        lacking = sorted({name for slot in self.slots.values() for name in slot.inputs} - set(self.inputs))
+        if lacking:
+            raise ValueError(f"a slot takes {lacking[0]}, which `inputs` does not describe")
         ids = [*self.stop, *([] if self.bos is None else [self.bos])]
         if any(token >= self.vocab_size for token in ids):
             raise ValueError(f"`bos` and `stop` are token ids, below `vocab_size` {self.vocab_size}")
-        unlisted = [name for name in [*self.graphs, self.tokenizer] if name not in self.files]
+        unlisted = [name for name in [*self.graphs, self.tokenizer, *self.companions] if name not in self.files]
         if unlisted:
             raise ValueError(f"`files` has no hash of {unlisted[0]}")
         return self
+
+    @property
+    def companions(self) -> list[str]:
+        """The files that processors read."""
+        processors = [item.processor for item in self.inputs.values()]
+        return [getattr(p, field) for p in processors for field in FILES if getattr(p, field, None)]
 
     @property
     def graphs(self) -> list[str]:

@@ -1,13 +1,19 @@
-"""Images to arrays, the same for training and serving: PIL for the pixels, numpy for the numbers."""
+"""Raw samples to arrays, the same for training and serving: PIL for pixels, numpy for numbers, no torch."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from assembler.bundle.manifest import ImageProcessor
-from assembler.errors import AssemblerError
+from assembler.bundle.manifest import ImageProcessor, Processor, SoundProcessor, TextProcessor
+from assembler.errors import AssemblerError, told
+from assembler.samples import Sound
+
+Arrays = tuple[np.ndarray, np.ndarray | None]
+"""A sample's values and, where samples differ in length, the mask of its real positions."""
 
 MODES = {1: "L", 3: "RGB"}
 FITS: dict[str, Callable[..., Image.Image]] = {"stretch": Image.Image.resize, "crop": ImageOps.fit}
@@ -40,3 +46,66 @@ def preprocess(image: Image.Image, processor: ImageProcessor) -> np.ndarray:
     pixels = np.asarray(image, dtype=np.float32).reshape(height, width, channels) / np.float32(255)
     mean, std = np.asarray(processor.mean, np.float32), np.asarray(processor.std, np.float32)  # [channels] or [1]
     return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))  # [C, H, W]
+
+
+def _image(sample: Any, processor: ImageProcessor, base: Path) -> Arrays:
+    if not isinstance(sample, Image.Image):
+        raise AssemblerError(f"wants a PIL image, got {type(sample).__name__}")
+    return preprocess(sample, processor), None
+
+
+def _sound(sample: Any, processor: SoundProcessor, base: Path) -> Arrays:
+    """float32 [samples] at the processor's rate, silence after the sound, and a mask of where the sound is."""
+    if not isinstance(sample, Sound):
+        raise AssemblerError(f"wants a Sound, got {type(sample).__name__}")
+    sound = resampled(sample.samples, sample.rate, processor.rate)[: processor.samples]
+    values = np.zeros(processor.samples, np.float32)
+    values[: len(sound)] = sound
+    return values, np.arange(processor.samples) < len(sound)
+
+
+def resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """Sound [S] at `rate` -> at `wanted` samples a second, without aliasing (soxr's high quality)."""
+    samples = np.asarray(samples, np.float32)
+    if rate == wanted:
+        return samples
+    import soxr
+
+    return soxr.resample(samples, rate, wanted)
+
+
+def _text(sample: Any, processor: TextProcessor, base: Path) -> Arrays:
+    """Token ids [length], cut or padded at the end, and the mask of the real ones."""
+    if not isinstance(sample, str):
+        raise AssemblerError(f"wants a text, got {type(sample).__name__}")
+    ids = _tokenizer(str((base / processor.tokenizer).resolve())).encode(sample).ids[: processor.length]
+    values = np.full(processor.length, processor.pad, np.int64)
+    values[: len(ids)] = ids
+    return values, np.arange(processor.length) < len(ids)
+
+
+@cache
+def _tokenizer(path: str) -> Any:
+    from tokenizers import Tokenizer
+
+    with told(f"{path} is no tokenizer; bring the weights' tokenizer.json, or export again"):
+        tokenizer = Tokenizer.from_file(path)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
+
+
+MAKERS: dict[str, Callable[[Any, Any, Path], Arrays]] = {"image": _image, "audio": _sound, "text": _text}
+"""How a sample becomes arrays, by the kind of processor."""
+
+
+def tensors(sample: Any, processor: Processor, masked: bool, base: Path) -> dict[str, np.ndarray]:
+    """The arrays of one sample: values under "" and, where `masked`, the mask of real positions under "mask".
+
+    Files that a processor names are relative to `base`.
+
+    Raises:
+        AssemblerError: the sample is not of the kind that the processor takes, or holds what it cannot use.
+    """
+    values, mask = MAKERS[processor.kind](sample, processor, base)
+    return {"": values, "mask": np.ones(values.shape[:1], bool) if mask is None else mask} if masked else {"": values}

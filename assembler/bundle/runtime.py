@@ -10,16 +10,20 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import Image
 from tokenizers import Tokenizer
 
-from assembler.bundle.manifest import ImageProcessor, read_manifest
-from assembler.bundle.processor import preprocess
+from assembler.bundle.manifest import read_manifest
+from assembler.bundle.processor import tensors
 from assembler.bundle.prompt import prompt_ids, segments
 from assembler.errors import AssemblerError, told
 from assembler.files import file_hash
 
-DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+DTYPES: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
 Sample = Mapping[str, Any]
 
 
@@ -37,24 +41,39 @@ class Bundle:
         self.providers = providers or ["CPUExecutionProvider"]
         self.device = "cuda" if "CUDAExecutionProvider" in self.providers else "cpu"
         self.tokenizer = self._tokenizer()
-        self.encoders = {name: self._session(slot.graph, {slot.input}) for name, slot in self.manifest.slots.items()}
+        self.encoders = {name: self._session(slot.graph, set()) for name, slot in self.manifest.slots.items()}
         self.embedding = self._session(self.manifest.embedding, {"input_ids", "features"})
         self.decoder = self._session(self.manifest.decoder, {"inputs_embeds", "attention_mask", "position_ids"})
         self._past = [x for x in self.decoder.get_inputs() if x.name.startswith("past_key_values.")]
         self._features = next(x for x in self.embedding.get_inputs() if x.name == "features")
 
-    def features(self, name: str, images: Sequence[Any]) -> np.ndarray:
-        """What the slot's encoder and projector make of the images: [n, tokens, D]."""
+    def features(self, name: str, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray | None]:
+        """What the slot's graph makes of its inputs: [n, tokens, D], and the mask [n, tokens] where it is ragged."""
         slot, session = self.manifest.slots[name], self.encoders[name]
-        if not isinstance(slot.processor, ImageProcessor):
-            raise AssemblerError(f"{name}: the runtime reads pictures, and this slot takes {slot.processor.kind}")
-        batch = np.stack([preprocess(_image(name, image), slot.processor) for image in images])
-        wanted = next(x for x in session.get_inputs() if x.name == slot.input)
+        types = {x.name: DTYPES[x.type] for x in session.get_inputs()}
+        feeds: dict[str, np.ndarray] = {}
+        for key in slot.inputs:
+            for suffix, batch in self._tensors(key, samples).items():
+                full = f"{key}_{suffix}" if suffix else key
+                if full in types:
+                    feeds[full] = batch.astype(types[full], copy=False)
         with told(f"{slot.graph} does not run; export again"):
-            out = np.asarray(session.run(None, {slot.input: batch.astype(DTYPES[wanted.type], copy=False)})[0])
-        if out.ndim != 3 or out.shape[1] != slot.tokens:
-            raise AssemblerError(f"{name}: {slot.graph} gave {out.shape}, not [n, {slot.tokens}, D]; export again")
-        return out
+            out = [np.asarray(x) for x in session.run(None, feeds)]
+        if out[0].ndim != 3 or out[0].shape[1] != slot.tokens or len(out) != 1 + slot.ragged:
+            shapes = " and ".join(str(x.shape) for x in out)
+            raise AssemblerError(f"{name}: {slot.graph} gave {shapes}, not [n, {slot.tokens}, D]; export again")
+        return out[0], out[1] if slot.ragged else None
+
+    def _tensors(self, key: str, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+        """The batch of one input, and its mask."""
+        item = self.manifest.inputs[key]
+        made = []
+        for sample in samples:
+            try:
+                made.append(tensors(_value(sample, key), item.processor, item.masked, self.folder))
+            except AssemblerError as error:
+                raise AssemblerError(f"{key}: {error}") from error
+        return {suffix: np.stack([one[suffix] for one in made]) for suffix in made[0]}
 
     def encode(self, batch: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """inputs_embeds [B, T, D], attention_mask [B, T] and position_ids [B, T], padded on the left."""
@@ -104,16 +123,17 @@ class Bundle:
         """Ids of every prompt and the feature rows [N, D] that ids from vocab_size on stand for."""
         slots = self.manifest.slots
         used = [name for name in slots if any({"slot": name} in parts for parts in prompts)]
-        start, first, blocks = self.manifest.vocab_size, {}, []
+        start, blocks = self.manifest.vocab_size, []
+        places: dict[str, list[np.ndarray]] = {}
         for name in used:
-            out = self.features(name, [_value(sample, name) for sample in batch])  # [B, tokens, D]
-            first[name] = start
-            start += out.shape[0] * out.shape[1]
+            out, real = self.features(name, batch)  # [B, tokens, D]
+            numbers = start + np.arange(out.shape[0] * out.shape[1]).reshape(out.shape[:2])  # [B, tokens]
+            places[name] = [row if real is None else row[real[i]] for i, row in enumerate(numbers)]
+            start += numbers.size
             blocks.append(out.reshape(-1, out.shape[2]))
         ids = []
         for i, parts in enumerate(prompts):
-            width = {name: slots[name].tokens for name in used}
-            rows = {name: range(first[name] + i * width[name], first[name] + (i + 1) * width[name]) for name in used}
+            rows = {name: places[name][i].tolist() for name in used}
             begin = [] if self.manifest.bos is None else [self.manifest.bos]
             ids.append(begin + prompt_ids(parts, rows, self._tokenize))
         empty = np.zeros((0, self._features.shape[1]), dtype=DTYPES[self._features.type])
@@ -197,9 +217,3 @@ def _value(sample: Sample, name: str) -> Any:
     if sample.get(name) is None:
         raise AssemblerError(f"{name}: the sample has no '{name}'; it has {', '.join(sample) or 'nothing'}.")
     return sample[name]
-
-
-def _image(name: str, value: Any) -> Image.Image:
-    if not isinstance(value, Image.Image):
-        raise AssemblerError(f"{name}: wants a PIL image, got {type(value).__name__}.")
-    return value

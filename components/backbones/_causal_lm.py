@@ -14,6 +14,7 @@ from assembler.batches import left_padded
 from assembler.bundle.prompt import prompt_ids, segments
 from assembler.caching import cache_argument
 from assembler.errors import AssemblerError, told
+from assembler.ragged import Ragged, parted
 from assembler.template import ANSWER, Prompt
 
 if TYPE_CHECKING:
@@ -48,20 +49,45 @@ class PromptedLM(nn.Module):
         own = rows[(input_ids - vocabulary).clamp(min=0)]  # [B, T, D]
         return torch.where((input_ids < vocabulary).unsqueeze(-1), words, own)
 
+    def joined(
+        self, input_ids: Tensor, attention_mask: Tensor, features: Sequence[Tensor | Ragged]
+    ) -> tuple[Tensor, Tensor]:
+        """inputs_embeds [B, T, D] and attention_mask [B, T], both with all that is real at the right end.
+
+        The padding of ragged features falls away as if it had never been in the prompt: what is real moves together,
+        in its order, so that any LM, a recurrent one too, sees no hole.
+        """
+        parts = [parted(x) for x in features]
+        embeds = self.embed(input_ids, [values for values, _ in parts])
+        if all(mask is None for _, mask in parts):
+            return embeds, attention_mask
+        table: Any = self.lm.get_input_embeddings()
+        vocabulary = table.weight.shape[0]
+        real = [values.new_ones(values.shape[:2], dtype=torch.bool) if m is None else m for values, m in parts]
+        rows = torch.cat([x.flatten() for x in real])  # [N]
+        keep = (attention_mask > 0) & ((input_ids < vocabulary) | rows[(input_ids - vocabulary).clamp(min=0)])  # [B, T]
+        place = torch.arange(keep.shape[1], device=keep.device)
+        order = (keep * keep.shape[1] + place).argsort(1)  # [B, T], keys are unique
+        embeds = embeds.gather(1, order.unsqueeze(-1).expand(-1, -1, embeds.shape[-1]))
+        return embeds, keep.gather(1, order).to(attention_mask.dtype)
+
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, *features: Tensor
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, *features: Tensor | Ragged
     ) -> dict[str, Tensor]:
         """labels [B, A] are those of the last A positions; the logits [B, A, V] are the ones that predict them."""
         logits = self.logits(input_ids, attention_mask, features, labels.shape[1] + 1)[:, :-1]  # [B, A, V]
         loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
         return {"loss": loss, "logits": logits}
 
-    def logits(self, input_ids: Tensor, attention_mask: Tensor, features: Sequence[Tensor], last: int) -> Tensor:
+    def logits(
+        self, input_ids: Tensor, attention_mask: Tensor, features: Sequence[Tensor | Ragged], last: int
+    ) -> Tensor:
         """Logits [B, last, V] of the last positions."""
+        embeds, mask = self.joined(input_ids, attention_mask, features)
         out = self.lm(
-            inputs_embeds=self.embed(input_ids, features),  # [B, T, D]
-            attention_mask=attention_mask,  # [B, T], padded on the left
-            position_ids=positions(attention_mask),  # [B, T]
+            inputs_embeds=embeds,  # [B, T, D]
+            attention_mask=mask,  # [B, T], padded on the left
+            position_ids=positions(mask),  # [B, T]
             use_cache=False,
             logits_to_keep=last,
         )
@@ -69,12 +95,18 @@ class PromptedLM(nn.Module):
 
     @torch.no_grad()
     def generate_ids(
-        self, input_ids: Tensor, attention_mask: Tensor, features: Sequence[Tensor], limit: int, stop: Sequence[int]
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        features: Sequence[Tensor | Ragged],
+        limit: int,
+        stop: Sequence[int],
     ) -> list[list[int]]:
         """The greedy answer's ids of every row, up to and without the first stop id."""
         from transformers import DynamicCache
 
-        embeds, mask, place = self.embed(input_ids, features), attention_mask, positions(attention_mask)
+        embeds, mask = self.joined(input_ids, attention_mask, features)
+        place = positions(mask)
         answers: list[list[int]] = [[] for _ in input_ids]
         going, cache = torch.ones(len(input_ids), dtype=torch.bool), DynamicCache(config=self.lm.config)
         for _ in range(limit):

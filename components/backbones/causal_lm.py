@@ -38,6 +38,7 @@ class CausalLM(Part):
 
     type = "backbone.causal_lm"
     extras = ("input_ids", "attention_mask", "labels")
+    masks = "own"
     objective = True
 
     prompt: str = Field("{answer}", max_length=20_000, description="text with {slots}, ending in {answer}")

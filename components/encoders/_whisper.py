@@ -13,6 +13,7 @@ from transformers.audio_utils import mel_filter_bank
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from assembler.errors import AssemblerError, told
+from assembler.ragged import Ragged, paired, parted
 
 WINDOW, HOP, RATE = 400, 160, 16_000
 
@@ -53,16 +54,21 @@ class WhisperTower(nn.Module):
             self.encoder = WhisperEncoder(self.config)
         self.mel = LogMel(self.config.num_mel_bins)
 
-    def forward(self, waveform: Tensor) -> Tensor:
+    def forward(self, waveform: Tensor | Ragged) -> Tensor | Ragged:
+        """Padding is heard as the silence it is, as Whisper learned it; its tokens are marked as not real."""
+        sound, mask = parted(waveform)
+        if mask is not None:
+            sound = torch.where(mask, sound, 0)
         encoder = self.encoder
-        x = F.gelu(encoder.conv1(self.mel(waveform)))
+        x = F.gelu(encoder.conv1(self.mel(sound)))
         x = F.gelu(encoder.conv2(x)).transpose(1, 2)  # [B, T, D]
         x = x + encoder.embed_positions.weight[: x.shape[1]]
         x = F.dropout(x, encoder.dropout, encoder.training)
         for layer in encoder.layers:
             out = layer(x, None)
             x = out[0] if isinstance(out, tuple) else out
-        return encoder.layer_norm(x)  # [B, T, D]
+        tokens = None if mask is None else mask[:, :: 2 * HOP]  # [B, T]: a token is real where it begins in the sound
+        return paired(encoder.layer_norm(x), tokens)  # [B, T, D]
 
 
 def load_tower(module: WhisperTower, state: dict[str, Tensor], name: str) -> None:

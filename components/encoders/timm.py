@@ -106,7 +106,7 @@ class TimmEncoder(Part):
         except AssemblerError as error:
             raise WireError("in", str(error)) from error
 
-    def processor(self, source: Part) -> Processor:
+    def processor(self, source: Part, base: Path) -> Processor:
         facts, image = self._facts(), source.model_dump(include={"size", "channels", "fit"})
         channels: int = image["channels"]
         mean, std = self.mean or facts["mean"][:channels], self.std or facts["std"][:channels]

@@ -35,6 +35,7 @@ class WhisperEncoder(Part):
 
     type = "encoder.whisper"
     accepts = {"in": ("waveform",)}
+    masks = "own"
 
     weights: str = Field("random", description="hf:ORG/NAME, file:FOLDER or random")
     config: dict[str, Any] | None = Field(None, description="transformers' WhisperConfig, if random")
@@ -75,9 +76,15 @@ class WhisperEncoder(Part):
         if samples // (2 * HOP) > sizes["max_source_positions"]:
             longest = sizes["max_source_positions"] * 2 * HOP / RATE
             raise WireError("in", f"this Whisper hears at most {longest:g} s; make `seconds` no more")
-        return value("tokens", tokens=samples // (2 * HOP), width=sizes["d_model"])
+        return value(
+            "tokens",
+            ragged=inputs["in"].ragged,
+            facts={"rate": RATE / (2 * HOP)},
+            tokens=samples // (2 * HOP),
+            width=sizes["d_model"],
+        )
 
-    def processor(self, source: Part) -> Processor:
+    def processor(self, source: Part, base: Path) -> Processor:
         sound = source.model_dump()
         if sound["rate"] != RATE:
             raise AssemblerError(

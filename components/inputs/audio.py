@@ -15,10 +15,11 @@ from assembler.values import Dim, Value, value
 
 @register
 class AudioInput(Part):
-    """A sound column of the data, as one channel [B, seconds * rate] padded with silence or cut to `seconds`.
+    """A sound column of the data, as one channel [B, seconds * rate] and a mask of where the sound is.
 
-    The node's name is the data column it reads, unless `data.columns` maps it to another. A sample of the column is a
-    one-dimensional float array at `rate`. The encoder that it feeds turns it into features. Parameters: 0.
+    A longer sound is cut to `seconds`, a shorter one is followed by silence that the mask leaves out; a sound of
+    another rate is resampled. The node's name is the data column it reads, unless `data.columns` maps it to another.
+    The encoder that it feeds turns it into features. Parameters: 0.
     """
 
     type = "input.audio"
@@ -34,4 +35,4 @@ class AudioInput(Part):
         return {node: "audio"}
 
     def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
-        return value("waveform", samples=round(self.seconds * self.rate))
+        return value("waveform", ragged=True, facts={"rate": self.rate}, samples=round(self.seconds * self.rate))

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from assembler.part import Part
+from assembler.part import Masks, Part
 from assembler.values import Dim, Value, value
 
 
@@ -15,6 +15,7 @@ class TokenProjector(Part):
     """tokens [B, T, in] -> tokens [B, T, out], each token by itself; an embedding is taken as one token."""
 
     accepts: ClassVar[dict[str, tuple[str, ...]]] = {"in": ("tokens", "embedding", "features")}
+    masks: ClassVar[Masks] = "kept"
 
     width: int | None = Field(None, ge=1, le=1_000_000, description="output width; by default what the consumer needs")
 

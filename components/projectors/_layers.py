@@ -2,8 +2,11 @@
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from assembler.ragged import Ragged, paired, parted
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 
@@ -41,10 +44,15 @@ class FrameStackLayer(nn.Module):
         self.stack = stack
         self.linear = nn.Linear(stack * inner, outer)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor | Ragged) -> Tensor | Ragged:
+        x, mask = parted(tokens)
         x = x.unsqueeze(1) if x.dim() == 2 else x  # [B, T, in]
-        x = functional.pad(x, (0, 0, 0, -x.shape[1] % self.stack))
-        return self.linear(x.unflatten(1, (-1, self.stack)).flatten(2))  # [B, T / k, out]
+        lack = -x.shape[1] % self.stack
+        if mask is not None:
+            x = torch.where(mask.unsqueeze(-1), x, 0)
+            mask = functional.pad(mask, (0, lack)).unflatten(1, (-1, self.stack)).any(-1)  # [B, T / k]
+        x = functional.pad(x, (0, 0, 0, lack))
+        return paired(self.linear(x.unflatten(1, (-1, self.stack)).flatten(2)), mask)  # [B, T / k, out]
 
 
 class PixelShuffleLayer(nn.Module):

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 class FrameStack(TokenProjector):
     """y_j = W [x_kj; ...; x_kj+k-1] + b: tokens [B, T, in] -> tokens [B, ceil(T / k), out], for sound most of all.
 
-    `stack` is k. What the last stack lacks is filled with zeros. An embedding is taken as one token.
+    `stack` is k. What the last stack lacks is filled with zeros, and so is
+    padding; a stack with one real token is real. An embedding is taken as one token.
     Parameters: stack * in * out + out.
     """
 
     type = "projector.frame_stack"
+    masks = "own"
 
     stack: int = Field(5, ge=1, le=1000, description="k, successive tokens that become one")
 
@@ -43,9 +45,8 @@ class FrameStack(TokenProjector):
     def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
         plain = super().shape(inputs, want, base)
         tokens = plain["tokens"]
-        return value(
-            "tokens", tokens=-(-tokens // self.stack) if isinstance(tokens, int) else None, width=plain["width"]
-        )
+        count = -(-tokens // self.stack) if isinstance(tokens, int) else None
+        return value("tokens", ragged=inputs["in"].ragged, tokens=count, width=plain["width"])
 
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
         from components.projectors._layers import FrameStackLayer

@@ -26,6 +26,7 @@ class PixelShuffle(TokenProjector):
     """
 
     type = "projector.pixel_shuffle"
+    masks = "refused"
 
     ratio: int = Field(2, ge=1, le=64, description="r, the side of a square that becomes one token")
 

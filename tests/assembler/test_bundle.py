@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from assembler.bundle.graphs import ExportRefused, export_decoder, export_embedding, export_graph, quantize
-from assembler.bundle.manifest import ImageProcessor, Manifest, Slot
+from assembler.bundle.manifest import ImageProcessor, Input, Manifest, Slot
 from assembler.bundle.parity import compare
 from assembler.bundle.processor import open_image, preprocess
 from assembler.bundle.runtime import Bundle
@@ -253,7 +253,8 @@ def served(request, tmp_path_factory):
     manifest = Manifest(
         name="tiny",
         precision="fp32",
-        slots={"photo": Slot(graph="photo.onnx", input="photo", tokens=4, processor=PROCESSOR)},
+        inputs={"photo": Input(processor=PROCESSOR)},
+        slots={"photo": Slot(graph="photo.onnx", inputs=["photo"], tokens=4)},
         prompt=[{"text": "w1 w2 "}, {"slot": "photo"}, {"text": "w3 "}, {"column": "question"}],
         bos=1,
         stop=[2],
@@ -308,7 +309,7 @@ def test_features_are_those_of_the_encoder(served):
     _, encoder, bundle = served
     images = [Image.new("RGB", (20, 10), colour) for colour in ("red", "navy", "white")]
     pixels = torch.from_numpy(np.stack([preprocess(image, PROCESSOR) for image in images]))
-    row = compare("photo", encoder(pixels), bundle.features("photo", images))
+    row = compare("photo", encoder(pixels), bundle.features("photo", [{"photo": image} for image in images])[0])
     assert row["ok"], row
 
 

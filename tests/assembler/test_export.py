@@ -87,19 +87,6 @@ def test_a_graph_without_an_llm_is_refused_by_node_and_reason(spec, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_slot_that_no_picture_feeds_is_refused_by_node_and_reason(spec, tmp_path):
-    from assembler.check import check
-    from assembler.spec import parse
-
-    text = spec.dump().replace("photo: {type: input.image, size: [32, 32]}", "photo: {type: input.audio, seconds: 0.5}")
-    ears = "eyes: {type: encoder.whisper, config: {d_model: 16, encoder_layers: 1, encoder_attention_heads: 2}}"
-    text = "\n".join(f"  {ears}" if line.startswith("  eyes:") else line for line in text.split("\n"))
-    text = text[: text.index("data:")]
-    graph = check(parse(text, tmp_path / "spec.yaml")).require()
-    with pytest.raises(ExportRefused, match=r"photo: a bundle's runtime reads pictures, and this node gives waveform"):
-        export(graph, compile_graph(graph), tmp_path / "out", "fp32", [])
-
-
 def test_a_failed_export_leaves_nothing(unbroken, tmp_path, monkeypatch):
     graph, assembly = load_run(unbroken.folder)
     monkeypatch.setattr("assembler.export.compare", lambda name, a, b: {"graph": name, "relative": 1.0, "ok": False})
@@ -146,7 +133,7 @@ def test_asking_needs_no_torch(bundle, unbroken, tmp_path):
     split(graph)[1][0]["image"].save(tmp_path / "digit.png")
     code = (
         "import sys; from pathlib import Path; from assembler.asking import ask;"
-        f"ask(Path({str(bundle[0])!r}), [{str(tmp_path / 'digit.png')!r}], ['?']);"
+        f"ask(Path({str(bundle[0])!r}), {{'image': [{str(tmp_path / 'digit.png')!r}]}}, ['?']);"
         "print([m for m in ('torch', 'transformers', 'timm') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -10,9 +10,11 @@ from assembler.bundle.graphs import export_graph
 from assembler.bundle.parity import compare
 from assembler.check import check
 from assembler.compile import Assembly, compile_graph
-from assembler.forecast import fake_batch
+from assembler.export import Branch
+from assembler.forecast import drawn_sample, fake_batch
 from assembler.graph import Graph
 from assembler.part import AdapterPart, DatasetPart
+from assembler.ragged import parted
 from assembler.registry import parts
 from assembler.runs import load_learned, save_learned
 from assembler.schema import spec_schema
@@ -37,6 +39,8 @@ def batch_of(graph: Graph, size: int, seed: int = 0) -> dict[str, torch.Tensor]:
     """Random samples in the shapes on the wires, with real rows of features in the prompts."""
     torch.manual_seed(seed)
     batch = fake_batch(graph, size, text_tokens=8)
+    for node in graph.samples:
+        batch.update(drawn_sample(graph, node, size))
     for key, tensor in batch.items():
         if tensor.is_floating_point():
             batch[key] = torch.randn_like(tensor)
@@ -46,8 +50,12 @@ def batch_of(graph: Graph, size: int, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def value_of(assembly: Assembly, batch: dict[str, torch.Tensor], node: str) -> torch.Tensor:
+    """The node's value, with zeros where it is padding."""
     value = assembly.values(batch)[node]
-    return value["logits"] if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        return value["logits"]
+    plain, mask = parted(value)
+    return plain if mask is None else torch.where(mask.unsqueeze(-1), plain, 0)
 
 
 def host_of(graph: Graph) -> str:
@@ -202,18 +210,37 @@ def test_it_exports_to_onnx_with_parity(name, tree, parameters, tmp_path):
     node = host_of(graph)
     if graph.parts[node].objective:
         pytest.skip("what gives a loss is exported by the bundle, which has its own tests")
-    step = next(step for step in assembly.plan if step.node == node)
+    branch, batch = Branch(graph, assembly, node), batch_of(graph, 3)
+    arguments = tuple(batch[key] for key in branch.names)
     with torch.no_grad():
-        inputs = assembly.features(node, batch_of(graph, 3))
-        reference = assembly.nodes[node](*inputs)
-    names = list(step.sources)
-    free = {source: {0: "batch"} for source in names}
-    export_graph(assembly.nodes[node], tuple(inputs), tmp_path / "part.onnx", names, ["out"], free)
+        reference, mask = parted(assembly.values(batch)[node])
+    outputs = ["out"] if mask is None else ["out", "mask"]
+    free = {key: {0: "batch"} for key in branch.names}
+    export_graph(branch, arguments, tmp_path / "part.onnx", branch.names, outputs, free)
     session = onnxruntime.InferenceSession(str(tmp_path / "part.onnx"), providers=["CPUExecutionProvider"])
-    with torch.no_grad():
-        feeds = {key: x.numpy() for key, x in zip(names, inputs, strict=True)}
-    row = compare(name, reference, session.run(None, feeds)[0])
+    feeds = {x.name: batch[x.name].numpy() for x in session.get_inputs()}
+    out = session.run(None, feeds)
+    if mask is None:
+        row = compare(name, reference, out[0])
+    else:
+        assert (out[1] == mask.numpy()).all()
+        row = compare(name, reference[mask], out[0][out[1]])
     assert row["ok"], row
+
+
+@every_example
+def test_what_stands_in_the_padding_changes_nothing_that_is_real(name, tree, parameters):
+    graph, assembly = assembled(tree)
+    node, batch = host_of(graph), batch_of(graph, 3)
+    masked = [key for key in graph.samples if f"{key}_mask" in batch and key in graph.ancestors(node)]
+    if not masked:
+        pytest.skip("it reads no samples of different lengths")
+    other = dict(batch)
+    for key in masked:
+        padding = ~batch[f"{key}_mask"]
+        other[key] = batch[key].masked_fill(padding.view(*padding.shape, *[1] * (batch[key].dim() - 2)), 7)
+    with torch.no_grad():
+        assert torch.equal(value_of(assembly, batch, node), value_of(assembly, other, node))
 
 
 @every_example

@@ -1,0 +1,36 @@
+"""Samples of different lengths in one tensor: padded values and a mask that says which positions are real."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Ragged(NamedTuple):
+    """What a ragged wire carries: `values` [B, T, ...] and `mask` [B, T], True where a position is real.
+
+    Values where the mask is False may be anything; whoever reads across positions has to leave them out.
+    """
+
+    values: Tensor
+    mask: Tensor
+
+
+def parted(x: Tensor | Ragged) -> tuple[Tensor, Tensor | None]:
+    """The values, and the mask where there is one."""
+    return (x.values, x.mask) if isinstance(x, Ragged) else (x, None)
+
+
+def paired(values: Tensor, mask: Tensor | None) -> Tensor | Ragged:
+    """The inverse of `parted`."""
+    return values if mask is None else Ragged(values, mask)
+
+
+def masked_mean(values: Tensor, mask: Tensor | None, dim: int = 1) -> Tensor:
+    """The mean over the real positions of [B, T, D] -> [B, D]; zero where a sample has none."""
+    if mask is None:
+        return values.mean(dim)
+    weight = mask.to(values.dtype).unsqueeze(-1)  # [B, T, 1]
+    return torch.where(mask.unsqueeze(-1), values, 0).sum(dim) / weight.sum(dim).clamp(min=1)
