@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import typer
 
 from assembler.errors import AssemblerError
+from assembler.runs import Run
 from assembler.spec import Spec, override, read
 
 app = typer.Typer(
@@ -62,8 +63,10 @@ def _print_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
 
-def _spec(path: Path, sets: Sequence[str]) -> Spec:
-    spec = read(path)
+def _spec(path: Path, sets: Sequence[str], run: Path | None = None) -> Spec:
+    """The spec with its settings; that of the run `run` starts from where the run's first spec stood."""
+    own = run is not None and path.resolve() == Run(run).spec_path.resolve()
+    spec = Run(run).spec() if run is not None and own else read(path)
     for setting in sets:
         if spec.document is None:
             break
@@ -189,15 +192,16 @@ def train(
     run: Annotated[Path, typer.Option("--run", help="Folder of the run.", show_default=False)],
     sets: Sets,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    watch: Annotated[int, typer.Option(min=0, help="Answer four held-out rows every so many steps; 0: never.")] = 0,
 ) -> None:
     """Train the stages of a spec; a killed run goes on with --resume as if nothing had happened."""
     from assembler.check import check
 
-    loaded = _spec(spec, sets)
+    loaded = _spec(spec, sets, run if resume else None)
     check(loaded).require()
     from assembler.train import train as run_stages
 
-    run_stages(loaded, run, resume)
+    run_stages(loaded, run, resume, watch=watch)
     typer.echo(f"next: assembler eval {run}")
 
 

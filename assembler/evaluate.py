@@ -86,8 +86,7 @@ def evaluate(graph: Graph, given: Sequence[Any], learned: Sequence[Row], held_ou
     """
     if not held_out:
         raise AssemblerError(f"{graph.spec.path}: no row is held out; set data.held_out, such as 0.2")
-    part = graph.parts[graph.objectives[0]]
-    kind = "answer" if "answer" in part.columns(graph.objectives[0], ()) else "label"
+    kind = answer_kind(graph)
     column = graph.column(kind)
     clean = _normal if kind == "answer" else _same
     wanted = [row[column] for row in held_out]
@@ -102,6 +101,20 @@ def evaluate(graph: Graph, given: Sequence[Any], learned: Sequence[Row], held_ou
     scores["baseline"] = sum(w == clean(common) for _, w in pairs) / len(pairs)
     samples = [{"answer": g, "expected": w} for g, w in zip(given, wanted, strict=True)]
     return {**scores, "metric": name, "samples": samples}
+
+
+def answer_kind(graph: Graph) -> str:
+    """What the first objective learns to give: `answer`, a text, or `label`, a class.
+
+    Raises:
+        AssemblerError: it gives neither.
+    """
+    node = graph.objectives[0]
+    columns = graph.parts[node].columns(node, ())
+    kind = next((name for name in ("answer", "label") if name in columns), None)
+    if kind is None:
+        raise AssemblerError(f"{graph.spec.path}: {node} answers nothing: it has neither an answer nor a label")
+    return kind
 
 
 def _same(label: Any) -> Any:

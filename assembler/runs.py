@@ -2,9 +2,12 @@
 
 RUN/spec.yaml           the spec, with `--set` applied
 RUN/run.json            the folder its relative sources start from, and the digests of its weights
-RUN/metrics.jsonl       one line a step: stage, step, loss, lr
+RUN/metrics.jsonl       one line a step: stage, step, loss, lr, time
 RUN/stages/NAME/        checkpoints while the stage runs; learned.safetensors when it is done
+RUN/samples/            with --watch: a few held-out rows, and the answers to them as the model learns
 RUN/tensorboard/        the same metrics as plots
+RUN/process.json        the process that trains, or that did
+RUN/train.log           what it said, where the page started it
 RUN/.lock               held by the process that trains
 """
 
@@ -15,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
@@ -54,6 +57,21 @@ class Run:
     def metrics_path(self) -> Path:
         """The metrics, one JSON object a line."""
         return self.folder / "metrics.jsonl"
+
+    @property
+    def answers_path(self) -> Path:
+        """Answers to the rows that are watched, one JSON object a line."""
+        return self.folder / "samples" / "answers.jsonl"
+
+    @property
+    def process_path(self) -> Path:
+        """The process that trains, or that did."""
+        return self.folder / "process.json"
+
+    @property
+    def log_path(self) -> Path:
+        """What the process said."""
+        return self.folder / "train.log"
 
     def stage(self, name: str) -> Path:
         """The folder of a stage."""
@@ -113,13 +131,21 @@ class Run:
                 "(for the hub: name the revision, hf:ORG/NAME@REVISION), or start another run"
             )
 
-    def trim_metrics(self, keep: list[str], stage: str | None, step: int) -> None:
-        """Drop lines written after the checkpoint that is resumed from: stages in `keep` stay, `stage` up to `step`."""
-        lines = [
-            json.loads(line) for line in self.metrics_path.read_text(encoding="utf-8").splitlines() if _whole(line)
-        ]
-        kept = [x for x in lines if x["stage"] in keep or (x["stage"] == stage and x["step"] <= step)]
-        write_text(self.metrics_path, "".join(json.dumps(x) + "\n" for x in kept))
+    def trim(self, keep: list[str], stage: str | None, step: int) -> None:
+        """Drop metrics and answers written after the checkpoint that is resumed from: stages in `keep` stay, `stage` up
+        to `step`."""
+        for path in (self.metrics_path, self.answers_path):
+            lines = lines_of(path)
+            kept = [x for x in lines if x["stage"] in keep or (x["stage"] == stage and x["step"] <= step)]
+            if path.exists():
+                write_text(path, "".join(json.dumps(x) + "\n" for x in kept))
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file, one a line; a line that is not written to its end is left out."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if _whole(line)]
 
 
 def _whole(line: str) -> bool:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Sequence
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +26,10 @@ from assembler.compile import Assembly, compile_graph
 from assembler.errors import AssemblerError, told
 from assembler.fetching import fetched_graph
 from assembler.graph import Graph
+from assembler.processes import Process
 from assembler.runs import Run, load_learned, save_learned
 from assembler.spec import Spec, Stage
+from assembler.watching import Watch
 
 LEARNED = "learned.safetensors"
 COMPLETE = "complete"
@@ -31,8 +37,9 @@ COMPLETE = "complete"
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
 
-def train(spec: Spec, folder: Path, resume: bool = False, console: Console | None = None) -> Run:
-    """Train every stage of a spec into a run folder; a finished stage is not repeated.
+def train(spec: Spec, folder: Path, resume: bool = False, console: Console | None = None, watch: int = 0) -> Run:
+    """Train every stage of a spec into a run folder; a finished stage is not repeated. `watch` answers a few held-out
+    rows every so many steps.
 
     Raises:
         AssemblerError: the spec has problems or no stages, the folder is in use, the spec is not the run's, a weight
@@ -45,15 +52,16 @@ def train(spec: Spec, folder: Path, resume: bool = False, console: Console | Non
         graph = fetched_graph(spec, lambda source: status.update(f"weights of {source}"))
     with run.lock():
         _admit(run, spec, resume)  # once more: another process may have been here before the lock was ours
+        Process.this().write(run.process_path)
         if resume:
             run.check_weights(graph)
         else:
             run.create(graph)
-        _train(run, graph, console)
+        _train(run, graph, console, watch)
     return run
 
 
-def _train(run: Run, graph: Graph, console: Console) -> None:
+def _train(run: Run, graph: Graph, console: Console, watch: int) -> None:
     """Every stage that is not done yet."""
     assembly = compile_graph(graph)
     console.print(freeze_table(graph, assembly))
@@ -67,7 +75,8 @@ def _train(run: Run, graph: Graph, console: Console) -> None:
             load_learned(assembly, run.learned(stage.name))
             console.print(f"stage {stage.name}: done before")
         else:
-            _run_stage(run, graph, assembly, stage, names, learn, batches, done, console)
+            more = [Watch(run, graph, assembly, stage.name, watch)] if watch else []
+            _run_stage(run, graph, assembly, stage, names, learn, batches, done, console, more)
         done.append(stage.name)
 
 
@@ -97,7 +106,9 @@ def _admit(run: Run, spec: Spec, resume: bool) -> None:
 
 def _foreign(name: str) -> bool:
     """Whether a file is none that a run leaves when it is killed before it has its spec."""
-    return name not in (".lock", "run.json") and not name.startswith((".run.json.", ".spec.yaml."))
+    return name not in (".lock", "run.json", "process.json", "train.log") and not name.startswith(
+        (".run.json.", ".spec.yaml.", ".process.json.")
+    )
 
 
 def freeze_table(graph: Graph, assembly: Assembly) -> Table:
@@ -125,17 +136,17 @@ def _run_stage(
     batches: Batches,
     done: list[str],
     console: Console,
+    more: list[Watch],
 ) -> None:
     assembly.train_only(stage.train)
     assembly.only(stage.objectives)
     folder = run.stage(stage.name)
     checkpoint = _last_checkpoint(folder)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    if run.metrics_path.exists():
-        run.trim_metrics(done, stage.name, step)
+    run.trim(done, stage.name, step)
     metrics = Metrics(run, stage.name, step, before=sum(s.steps for s in graph.document.stages[: len(done)]))
-    bar = Bar(stage, console)
-    watchers: list[TrainerCallback] = [metrics, bar, Completed()]
+    bar, stop = Bar(stage, console), Stop()
+    watchers: list[TrainerCallback] = [*more, metrics, bar, stop, Completed()]
     watchers += [] if checkpoint else [Moved(assembly, stage.name, console)]
     trainer = StageTrainer(
         model=assembly,
@@ -146,8 +157,14 @@ def _run_stage(
     )
     trainer.names = names
     trainer.remove_callback(_default_printer(trainer))
-    with metrics.board, bar.progress:  # closed whatever happens, since a bar left open hides the cursor
+    # Closed whatever happens, since a bar left open hides the cursor.
+    with metrics.board, bar.progress, stop.listening():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.state.global_step < stage.steps:
+        raise AssemblerError(
+            f"stopped at step {trainer.state.global_step} of stage {stage.name}; go on with "
+            f"`assembler train {run.spec_path} --run {run.folder} --resume`"
+        )
     save_learned(assembly, names, run.learned(stage.name))
     for old in folder.glob("checkpoint-*"):
         shutil.rmtree(old)
@@ -218,6 +235,31 @@ class Completed(TrainerCallback):
         (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
 
+class Stop(TrainerCallback):
+    """On SIGTERM the step is finished, a checkpoint is written and the run ends there."""
+
+    asked = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take SIGTERM so until the block ends; signals reach a process's main thread alone."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, self._ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+
+
 class Metrics(TrainerCallback):
     """One line of JSON a step, and the same for TensorBoard; a loss that is no number ends the run."""
 
@@ -234,6 +276,7 @@ class Metrics(TrainerCallback):
             return
         row = {"stage": self.stage, "step": state.global_step, "loss": logs["loss"], "lr": logs["learning_rate"]}
         row["grad_norm"] = float(logs["grad_norm"]) if "grad_norm" in logs else None
+        row["time"] = round(time.time(), 3)
         if not math.isfinite(row["loss"]):
             raise AssemblerError(
                 f"stage {self.stage}: the loss is {row['loss']} at step {state.global_step}; lower `lr` or `clip`"

@@ -12,30 +12,37 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from assembler.runs import Run
+from assembler.cli import app
+from assembler.runs import Run, lines_of
 from assembler.train import COMPLETE, train
 
 ROOT = Path(__file__).parents[2]
 
 
-def killed_at(spec, folder: Path, stage: str, step: int) -> Run:
-    """A run in a process of its own, killed with no warning once the step is in its metrics."""
-    command = [sys.executable, "-m", "assembler.cli", "train", str(spec.path), "--run", str(folder)]
+def ended_at(spec, folder: Path, stage: str, step: int, by: signal.Signals, *more: str) -> tuple[Run, int, str]:
+    """A run in a process of its own that gets a signal once the step is in its metrics; its exit code and errors."""
+    command = [sys.executable, "-m", "assembler.cli", "train", str(spec.path), "--run", str(folder), *more]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
     wanted, run = f'"stage": "{stage}", "step": {step},', Run(folder)
     while process.poll() is None:
         if run.metrics_path.is_file() and wanted in run.metrics_path.read_text():
-            os.kill(process.pid, signal.SIGKILL)
+            os.kill(process.pid, by)
             break
         time.sleep(0.002)
     _, errors = process.communicate()
-    assert process.returncode == -signal.SIGKILL, errors.decode()
+    return run, process.returncode, errors.decode()
+
+
+def killed_at(spec, folder: Path, stage: str, step: int) -> Run:
+    """A run killed with no warning."""
+    run, code, errors = ended_at(spec, folder, stage, step, signal.SIGKILL)
+    assert code == -signal.SIGKILL, errors
     return run
 
 
 def assert_equal(run: Run, unbroken: Run) -> None:
     """The loss curves and the learned weights are the same."""
-    curves = [[json.loads(line) for line in one.metrics_path.read_text().splitlines()] for one in (run, unbroken)]
+    curves = [[{**line, "time": 0} for line in lines_of(one.metrics_path)] for one in (run, unbroken)]
     assert curves[0] == curves[1]
     for stage in ("align", "tune"):
         ours, theirs = load_file(run.learned(stage)), load_file(unbroken.learned(stage))
@@ -47,6 +54,20 @@ def test_a_killed_run_resumes_to_the_same_losses_and_weights(stage, step, spec, 
     run = killed_at(spec, tmp_path / "run", stage, step)
     train(spec, run.folder, resume=True)
     assert_equal(run, unbroken)
+
+
+def test_a_run_that_is_asked_to_stop_keeps_its_last_step_and_resumes_from_its_own_spec(spec, unbroken, tmp_path):
+    run, code, errors = ended_at(spec, tmp_path / "run", "align", 1, signal.SIGTERM, "--watch", "2")
+    assert code == 1 and "stopped at step" in errors and "--resume" in errors
+    step = lines_of(run.metrics_path)[-1]["step"]
+    assert (run.stage("align") / f"checkpoint-{step}" / COMPLETE).is_file()
+    command = ["train", str(run.spec_path), "--run", str(run.folder), "--resume", "--watch", "2"]
+    app(command, standalone_mode=False)
+    assert_equal(run, unbroken)
+    looks = [(line["stage"], line["step"]) for line in lines_of(run.answers_path)]
+    assert looks == [(stage, step) for stage in ("align", "tune") for step in (2, 4, 6)]
+    rows = json.loads((run.answers_path.parent / "rows.json").read_text())
+    assert len(rows) == 4 and all((run.answers_path.parent / row["images"]["image"]).is_file() for row in rows)
 
 
 def test_a_checkpoint_that_was_half_written_is_not_used(spec, unbroken, tmp_path):

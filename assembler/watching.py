@@ -1,0 +1,63 @@
+"""Watch a model learn: its answers to a few held-out rows, every so many steps.
+
+RUN/samples/rows.json        the rows: what is expected, the texts, and the files of pictures
+RUN/samples/answers.jsonl    one line a look: stage, step, answers
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from assembler.batches import split
+from assembler.compile import Assembly
+from assembler.evaluate import Row, TorchAnswers, answer_kind
+from assembler.files import write_text
+from assembler.graph import Graph
+from assembler.runs import Run
+
+ROWS = 4
+
+
+class Watch(TrainerCallback):
+    """Answers `ROWS` held-out rows every `every` steps and after the last; the training goes on as without it."""
+
+    def __init__(self, run: Run, graph: Graph, assembly: Assembly, stage: str, every: int) -> None:
+        learn, held_out = split(graph)
+        self.rows = list((held_out or learn)[:ROWS])
+        self.run, self.stage, self.every = run, stage, every
+        self.answers = TorchAnswers(graph, assembly)
+        if not run.answers_path.parent.exists():
+            write_rows(graph, self.rows, run.answers_path.parent)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        last = state.global_step == state.max_steps
+        if not state.is_world_process_zero or (state.global_step % self.every and not last):
+            return
+        with torch.random.fork_rng():  # whatever an answer draws, the next step draws what it would have
+            given = self.answers(self.rows)
+        line = {"stage": self.stage, "step": state.global_step, "answers": given}
+        with self.run.answers_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def write_rows(graph: Graph, rows: Sequence[Row], folder: Path) -> None:
+    """What a person needs to judge the answers by: pictures as files, texts and numbers as they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    expected = graph.column(answer_kind(graph))
+    told = []
+    for index, row in enumerate(rows):
+        texts = {key: value for key, value in row.items() if isinstance(value, str | int | float) and key != expected}
+        images: dict[str, str] = {}
+        for key, value in row.items():
+            if isinstance(value, Image.Image):
+                images[key] = f"{index}-{len(images)}.png"
+                value.convert("RGB").save(folder / images[key])
+        told.append({"expected": row[expected], "texts": texts, "images": images})
+    write_text(folder / "rows.json", json.dumps(told) + "\n")
