@@ -40,12 +40,10 @@ def path_of(key: str) -> Path:
 def opened() -> Path | None:
     """The spec that is open in this tab; None is an empty canvas."""
     key = st.query_params.get(KEY) or st.session_state.get("opened")
-    if not key:
-        started_with = Workspace.current().opened
-        key = key_of(started_with) if started_with else None
     if key is None:
-        return None
-    path = path_of(key)
+        started_with = Workspace.current().opened
+        key = key_of(started_with) if started_with else ""
+    path = path_of(key) if key else None
     remember(path)
     return path
 
