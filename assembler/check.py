@@ -343,8 +343,12 @@ def _check_stages(graph: Graph) -> None:
             _add(graph, f"stages: the name {stage.name} is used twice; rename one", ("stages", index, "name"))
         for place, name in enumerate(stage.train):
             keys = ("stages", index, "train", place)
+            node, _, piece = name.partition(".")
+            if node in graph.parts and piece in graph.parts[node].pieces():
+                continue
             if name not in document.nodes and name not in document.adapters:
-                near = nearest(name, [*document.nodes, *document.adapters])
+                pieces = [f"{node}.{piece}" for node, part in graph.parts.items() for piece in part.pieces()]
+                near = nearest(name, [*document.nodes, *document.adapters, *pieces])
                 _add(graph, f"stages.{stage.name}: there is no node or adapter {name[:80]}{near}", keys)
             elif name in graph.parts and family(graph.parts[name].type) == "input":
                 _add(graph, f"stages.{stage.name}: {name} has nothing to train", keys, node=name)

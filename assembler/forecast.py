@@ -42,8 +42,9 @@ def summary(graph: Graph) -> dict[str, Any]:
     learns = {name for stage in stages for name in stage.train}
 
     def row(name: str) -> dict[str, int]:
-        count = sum(sizes[key] for key in assembly.of(name))
-        return {"parameters": count, "trainable": count if name in learns else 0}
+        own = assembly.of(name)
+        learning = {key for part in learns if part == name or part.startswith(f"{name}.") for key in assembly.of(part)}
+        return {"parameters": sum(map(sizes.__getitem__, own)), "trainable": sum(map(sizes.__getitem__, learning))}
 
     nodes = {node: row(node) for node in assembly.nodes}
     adapters = {name: row(name) for name in assembly.adapters}

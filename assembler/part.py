@@ -68,6 +68,10 @@ class Part(BaseModel):
         """Data columns this node reads and the kind of each, from KINDS; `wired` are the ports with a wire."""
         return {}
 
+    def pieces(self) -> tuple[str, ...]:
+        """Submodules that a stage may train by themselves, as NODE.piece, even where the rest is frozen."""
+        return ()
+
     def port_fix(self, port: str) -> tuple[str, Any] | None:
         """The key and new value that would give this part an input `port`, or None when it cannot have one."""
         return None

@@ -119,7 +119,8 @@ def freeze_table(graph: Graph, assembly: Assembly) -> Table:
     for stage in graph.document.stages:
         table.add_column(stage.name)
     sizes = {key: parameter.numel() for key, parameter in assembly.named_parameters()}
-    for name in [*assembly.nodes, *assembly.adapters]:
+    pieces = [name for name in learned_so_far(graph.document.stages, len(graph.document.stages)) if "." in name]
+    for name in [*assembly.nodes, *pieces, *assembly.adapters]:
         count = sum(sizes[key] for key in assembly.of(name))
         cells = [f"lr {stage.lr:g}" if name in stage.train else "frozen" for stage in graph.document.stages]
         table.add_row(name, f"{count:,}", *cells)

@@ -12,8 +12,9 @@ from transformers import WhisperConfig
 from transformers.audio_utils import mel_filter_bank
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from assembler.errors import AssemblerError, told
-from assembler.ragged import Ragged, paired, parted
+from assembler.errors import told
+from assembler.ragged import Ragged, masked_mean, paired, parted
+from components.encoders._states import LayerMix
 
 WINDOW, HOP, RATE = 400, 160, 16_000
 
@@ -45,7 +46,9 @@ class LogMel(nn.Module):
 class WhisperTower(nn.Module):
     """Whisper's encoder from the waveform on; a sound shorter than 30 s uses the first positions."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(
+        self, config: dict[str, Any], layer: int | None = None, mix: bool = False, pooled: bool = False
+    ) -> None:
         super().__init__()
         knobs = {key: item for key, item in config.items() if key not in ("model_type", "architectures", "auto_map")}
         with told("transformers cannot make a Whisper of this config"):
@@ -53,6 +56,8 @@ class WhisperTower(nn.Module):
             self.config._attn_implementation = "sdpa"
             self.encoder = WhisperEncoder(self.config)
         self.mel = LogMel(self.config.num_mel_bins)
+        self.layer, self.pooled = layer, pooled
+        self.mix = LayerMix(len(self.encoder.layers) + 1) if mix else None
 
     def forward(self, waveform: Tensor | Ragged) -> Tensor | Ragged:
         """Padding is heard as the silence it is, as Whisper learned it; its tokens are marked as not real."""
@@ -64,23 +69,14 @@ class WhisperTower(nn.Module):
         x = F.gelu(encoder.conv2(x)).transpose(1, 2)  # [B, T, D]
         x = x + encoder.embed_positions.weight[: x.shape[1]]
         x = F.dropout(x, encoder.dropout, encoder.training)
-        for layer in encoder.layers:
+        states = [x]
+        for layer in encoder.layers[: None if self.layer is None else self.layer + 1]:
             out = layer(x, None)
             x = out[0] if isinstance(out, tuple) else out
+            states.append(x)
+        if self.layer is None:
+            x = states[-1] = encoder.layer_norm(x)
+        if self.mix is not None:
+            x = self.mix(states)
         tokens = None if mask is None else mask[:, :: 2 * HOP]  # [B, T]: a token is real where it begins in the sound
-        return paired(encoder.layer_norm(x), tokens)  # [B, T, D]
-
-
-def load_tower(module: WhisperTower, state: dict[str, Tensor], name: str) -> None:
-    """Put the encoder's part of a Whisper checkpoint into the tower."""
-    found = {}
-    for prefix in ("model.encoder.", "encoder.", ""):
-        found = {key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)}
-        if "conv1.weight" in found:
-            break
-    own = module.encoder.state_dict()
-    missing = [key for key in own if key not in found or found[key].shape != own[key].shape]
-    if missing:
-        raise AssemblerError(f"{name}: {missing[0]} is missing or of another shape; give transformers' layout")
-    kept = {key: found[key].to(own[key].dtype) for key in own}
-    module.encoder.load_state_dict(kept, assign=True)
+        return masked_mean(x, tokens) if self.pooled else paired(x, tokens)  # [B, D] or [B, T, D]

@@ -5,69 +5,58 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
-
 from assembler.bundle.manifest import Processor, SoundProcessor
-from assembler.configs import read_config, size_in
+from assembler.configs import size_in
 from assembler.errors import AssemblerError
 from assembler.part import Part, WireError
 from assembler.registry import register
 from assembler.values import Dim, Value, value
-from assembler.weights import cached, fetch, parse_source
+from components.encoders._base import EncoderPart
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 RATE, HOP = 16_000, 160
-DEFAULTS = {"d_model": 384, "num_mel_bins": 80, "max_source_positions": 1500}
+DEFAULTS = {"d_model": 384, "encoder_layers": 4, "num_mel_bins": 80, "max_source_positions": 1500}
 """What transformers' WhisperConfig takes for a size that a config leaves out."""
 
 
 @register
-class WhisperEncoder(Part):
+class WhisperEncoder(EncoderPart):
     """Waveform [B, S] at 16 kHz -> log-mel [B, mels, S / 160] -> tokens [B, S / 320, width], 50 a second.
 
     The log-mel spectrogram (Hann window of 400, hop of 160, Slaney filters, clipped 8 below its maximum) is taken
     inside the module, so that it is the same wherever the model runs. Sounds of up to 30 s; the positions are those of
     the first S / 320 tokens. Weights: a folder of transformers' layout, or `random` with `config`. Source: arXiv
-    2212.04356. Parameters: those of transformers' WhisperEncoder for the config.
+    2212.04356. Parameters: those of transformers' WhisperEncoder for the config; with `mix` also layers + 2.
     """
 
     type = "encoder.whisper"
     accepts = {"in": ("waveform",)}
     masks = "own"
 
-    weights: str = Field("random", description="hf:ORG/NAME, file:FOLDER or random")
-    config: dict[str, Any] | None = Field(None, description="transformers' WhisperConfig, if random")
-
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
         width, hidden, layers, mels, positions = 16, 32, 2, 80, 50
         sizes = {"d_model": width, "encoder_ffn_dim": hidden, "encoder_layers": layers, "encoder_attention_heads": 2}
-        nodes = {
-            "sound": {"type": "input.audio", "seconds": 0.5},
-            "part": {"type": cls.type, "config": {**sizes, "num_mel_bins": mels, "max_source_positions": positions}},
-        }
+        config = {**sizes, "num_mel_bins": mels, "max_source_positions": positions}
+
+        def spec(**knobs: Any) -> dict[str, Any]:
+            nodes = {
+                "sound": {"type": "input.audio", "seconds": 0.5},
+                "part": {"type": cls.type, "config": config, **knobs},
+            }
+            return {"nodes": nodes, "edges": ["sound -> part"]}
+
         convolutions = 3 * width * (mels + width) + 2 * width
         attention = 4 * width * width + 3 * width  # k has no bias
         layer = attention + 2 * width * hidden + hidden + width + 4 * width
         count = convolutions + positions * width + layers * layer + 2 * width
-        return [({"nodes": nodes, "edges": ["sound -> part"]}, count)]
-
-    @model_validator(mode="after")
-    def _whole(self) -> WhisperEncoder:
-        if self.weights != "random" and self.config:
-            raise ValueError("`config` is for `weights: random`; the named weights bring their own")
-        return self
-
-    def _config(self, base: Path) -> dict[str, Any] | None:
-        if self.weights == "random":
-            return self.config or {}
-        path = cached(parse_source(self.weights), base)
-        return None if path is None else read_config(path)
+        mixed = count + layers + 2
+        return [(spec(), count), (spec(mix=True, output="pooled"), mixed), (spec(layer=0), None)]
 
     def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
-        samples, config = inputs["in"]["samples"], self._config(base)
+        samples, config = inputs["in"]["samples"], self.read_config(base)
         if not isinstance(samples, int) or config is None:
             return value("tokens")
         sizes = {name: size_in(config, name) or default for name, default in DEFAULTS.items()}
@@ -76,13 +65,12 @@ class WhisperEncoder(Part):
         if samples // (2 * HOP) > sizes["max_source_positions"]:
             longest = sizes["max_source_positions"] * 2 * HOP / RATE
             raise WireError("in", f"this Whisper hears at most {longest:g} s; make `seconds` no more")
-        return value(
-            "tokens",
-            ragged=inputs["in"].ragged,
-            facts={"rate": RATE / (2 * HOP)},
-            tokens=samples // (2 * HOP),
-            width=sizes["d_model"],
-        )
+        self.block(sizes["encoder_layers"])
+        if self.output == "pooled":
+            return value("embedding", width=sizes["d_model"])
+        tokens, rate = samples // (2 * HOP), RATE / (2 * HOP)
+        ragged = inputs["in"].ragged
+        return value("tokens", ragged=ragged, facts={"rate": rate}, tokens=tokens, width=sizes["d_model"])
 
     def processor(self, source: Part, base: Path) -> Processor:
         sound = source.model_dump()
@@ -95,11 +83,11 @@ class WhisperEncoder(Part):
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
         from components.encoders._whisper import WhisperTower
 
-        return WhisperTower(self._config(base) or {})
+        config = self.read_config(base) or {}
+        block = self.block(size_in(config, "encoder_layers") or DEFAULTS["encoder_layers"])
+        return WhisperTower(config, block, self.mix, self.output == "pooled")
 
-    def load(self, module: nn.Module, base: Path) -> None:
-        from assembler.weights import load_state
-        from components.encoders._whisper import WhisperTower, load_tower
+    def place(self, module: nn.Module, state: dict[str, Tensor]) -> None:
+        from components.encoders._states import place_exactly
 
-        assert isinstance(module, WhisperTower)
-        load_tower(module, load_state(fetch(parse_source(self.weights), base)), self.weights)
+        place_exactly(module.encoder, state, ("model.encoder.", "encoder.", ""), self.weights)  # type: ignore[arg-type]
