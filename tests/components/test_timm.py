@@ -104,4 +104,4 @@ def test_an_image_that_patches_do_not_fill_is_refused():
 def test_grey_images_use_one_channel_of_the_statistics():
     part = TimmEncoder(model="mobilenetv2_100")
     graph = graph_of("mobilenetv2_100", channels=1)
-    assert len(part.processor(graph.parts["photo"]).mean) == 1
+    assert len(part.processor(graph.parts["photo"], graph.base).mean) == 1
