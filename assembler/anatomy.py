@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 INDEX = "{i}"
 BRACES = re.compile(r"\{([^{}]*)\}")
+NUMBER = re.compile(r"(?<=layers\.)\d+")
 RANGE = re.compile(r"\[(\d+)-(\d+)\]")
 MOST = 1000
 """The longest pattern, and the most patterns that one may stand for."""
@@ -60,17 +61,27 @@ class Anatomy:
         sites: canonical site, at most one `{i}` -> module path, a `Slice` of a fused projection, or a tuple of
             candidates of which the first that a host has counts. A site that a host lacks is left out for that host,
             and so is one that is an `nn.Identity` there.
+        points: where the values are that adapters read and change, for those that do not follow from the sites:
+            `layers.{i}.attn.out` and the like -> module path and `in` or `out`, and `layers.{i}.attn.core` -> the
+            module that calls the attention function. See `assembler.adapters.host`.
     """
 
     name: str
     matches: Callable[[nn.Module], bool] | tuple[str, ...]
     sites: Mapping[str, Place]
+    points: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def fits(self, module: nn.Module) -> bool:
         """Whether this table describes `module`."""
         if callable(self.matches):
             return self.matches(module)
         return any(name in self.matches for name in class_names(module))
+
+    def flow(self, name: str) -> tuple[str, str] | None:
+        """The module path and side that the table gives for a point such as `layers.0.attn.out`, or None."""
+        index = NUMBER.search(name)
+        row = self.points.get(NUMBER.sub(INDEX, name, count=1))
+        return None if row is None else (row[0].replace(INDEX, index[0] if index else INDEX), row[1])
 
 
 def joined(prefix: str, path: str) -> str:

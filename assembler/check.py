@@ -282,7 +282,7 @@ def _check_adapters(graph: Graph) -> None:
 
     for name, raw in graph.document.adapters.items():
         keys = ("adapters", name)
-        if not name.isidentifier() or len(name) > 64 or name in graph.document.nodes or "lora_" in name:
+        if not name.isidentifier() or len(name) > 64 or name in graph.document.nodes or name in RESERVED:
             reason = "a node has it already" if name in graph.document.nodes else "use letters, digits and _"
             _add(graph, f"adapters: {name[:80]!r} is no name for an adapter; {reason}", keys)
             continue
@@ -295,7 +295,7 @@ def _check_adapters(graph: Graph) -> None:
         elif part.host in graph.parts and family(graph.parts[part.host].type) == "input":
             _add(graph, f"adapters.{name}: {part.host} holds no module to adapt", (*keys, "host"), node=part.host)
         try:
-            expanded(part.sites)
+            expanded(getattr(part, "sites", "layers.*"))
         except AssemblerError as error:
             _add(graph, f"adapters.{name}: {error}", (*keys, "sites"), node=part.host)
             continue

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from assembler.adapters.book import Adapters
 from assembler.errors import AssemblerError
 from assembler.graph import Graph
 from assembler.ragged import Ragged, paired, parted
@@ -141,13 +142,12 @@ class Assembly(nn.Module):
         """
         super().train(mode)
         if mode:
-            chosen = {key for name in self.adapters for key in self.adapters[name]}
-            inside = {key.rpartition(".")[0].rpartition(".")[0] for key in chosen}
             for node, module in self.nodes.items():
                 if node not in self.trained:
                     module.eval()
-            for path in inside:
-                self.get_submodule(path).train(mode)
+            for module in self.modules():
+                if isinstance(module, Adapters):
+                    module.train(mode)
         return self
 
 

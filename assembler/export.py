@@ -74,8 +74,8 @@ def export(
     _check_targets(graph, node)
     assembly.to("cpu").float().eval()  # a bundle is written from float32, whatever the weights were kept in
     reference = _reference(TorchAnswers(graph, assembly, node), rows[:SAMPLES])
-    for part in graph.adapters.values():
-        part.merge(assembly.nodes[part.host])
+    for name, part in graph.adapters.items():
+        part.merge(assembly.nodes[part.host], name)
     out.parent.mkdir(parents=True, exist_ok=True)
     with aside(out) as draft:
         draft.mkdir()

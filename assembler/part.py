@@ -16,6 +16,7 @@ from assembler.values import Dim, Value
 if TYPE_CHECKING:
     from torch import nn
 
+    from assembler.adapters.host import Host
     from assembler.graph import Graph
 
 
@@ -127,17 +128,57 @@ class Part(BaseModel):
 
 
 class AdapterPart(Part):
-    """A part that is put into a host node instead of standing between wires."""
+    """A part that is put into a host node instead of standing between wires.
 
-    host: str
-    sites: str
+    A subclass writes `inject`, which says with the four ways of `assembler.adapters.host.Host` what it changes; putting
+    in, composing, merging, taking off and keeping in files follow from that.
+
+    Attributes:
+        trait: `delta` when all it does is to change values at points, so that any block may hold it; `whole` when it
+            wraps calls, attention or weights; `mixer` when it combines others, as `by=` of `fuse` or `route`.
+        identity: whether the host's output is the same bits while the adapter is untrained.
+        mergeable: whether it can be worked into the host's weights.
+        exports: empty, or why a host with it has no ONNX graph.
+        families: the families of hosts that it is for, by the names that tests/conformance/hosts.py gives them; None
+            for all.
+    """
+
+    trait: ClassVar[Literal["delta", "whole", "mixer"]] = "delta"
+    identity: ClassVar[bool] = True
+    mergeable: ClassVar[bool] = False
+    exports: ClassVar[str] = ""
+    families: ClassVar[tuple[str, ...] | None] = None
+
+    host: str = Field(description="the node that it is put into")
+    layers: list[int] | None = Field(None, description="only these layers; -1 is the last")
+    every: int = Field(1, ge=1, le=1000, description="each n-th layer, from the first")
+
+    @classmethod
+    def small(cls) -> dict[str, Any]:
+        """Options that fit a tiny host of any family, of width 16; the laws of adapters are tried with them."""
+        return {}
+
+    def inject(self, on: Host) -> None:
+        """Put this part's modules on a host.
+
+        Raises:
+            AssemblerError: the host lacks a site, or has another shape there.
+        """
+        raise AssemblerError(f"{self.type} attaches nothing")
 
     def attach(self, host: nn.Module, name: str, seed: int) -> list[str]:
         """Put the adapter `name` on `host` in place; the names, within `host`, of the new parameters."""
-        raise AssemblerError(f"{self.type} attaches nothing")
+        from assembler.adapters.book import attach
 
-    def merge(self, host: nn.Module) -> None:
-        """Work every adapter of this type on `host` into its weights and take it off; left in place by default."""
+        return attach(self, host, name, seed)
+
+    def merge(self, host: nn.Module, name: str) -> None:
+        """Work the adapter `name` into the weights of `host` and take it off, where this part is `mergeable`."""
+        from assembler.adapters.book import adapters_of
+
+        book = adapters_of(host)
+        if self.mergeable and book is not None and name in book.names:
+            book.merge(name)
 
 
 class DatasetPart(Part):

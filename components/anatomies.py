@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Sites = Mapping[str, Place]
+Points = Mapping[str, tuple[str, str]]
 
 
 def nested(path: str, sites: Sites, prefix: str = "") -> dict[str, Place]:
@@ -18,10 +19,21 @@ def nested(path: str, sites: Sites, prefix: str = "") -> dict[str, Place]:
     return {joined(prefix, site): _moved(path, place) for site, place in sites.items()}
 
 
+def nested_points(path: str, points: Points, prefix: str = "") -> dict[str, tuple[str, str]]:
+    """The same for points."""
+    return {joined(prefix, point): (joined(path, place), side) for point, (place, side) in points.items()}
+
+
 def _moved(path: str, place: Place) -> Place:
     if isinstance(place, tuple):
         return tuple(Slice(one).under(path) if isinstance(one, str) else one.under(path) for one in place)
     return joined(path, place) if isinstance(place, str) else place.under(path)
+
+
+def _swapped(place: Place, old: str, new: str) -> Place:
+    if isinstance(place, tuple):
+        return tuple(one.replace(old, new) for one in place if isinstance(one, str))
+    return place.replace(old, new) if isinstance(place, str) else place
 
 
 def fused(path: str, names: tuple[str, ...], site: str) -> dict[str, Place]:
@@ -74,12 +86,20 @@ GPT2: Sites = {
 # Post-norm: `attn` includes its residual and norm1, there is no module for the whole MLP and no final norm.
 BERT: Sites = {
     "embed": "embeddings.word_embeddings",
+    "embed_norm": "embeddings.LayerNorm",
     "layers.{i}": "encoder.layer.{i}",
     **attention("encoder.layer.{i}.attention", "self.query", "self.key", "self.value", "output.dense"),
     "layers.{i}.norm1": "encoder.layer.{i}.attention.output.LayerNorm",
     "layers.{i}.mlp.up": "encoder.layer.{i}.intermediate.dense",
     "layers.{i}.mlp.down": "encoder.layer.{i}.output.dense",
     "layers.{i}.norm2": "encoder.layer.{i}.output.LayerNorm",
+}
+# The norms come after the additions, so that what a sub-layer adds is found before them, after the dropout.
+BERT_POINTS: Points = {
+    "layers.{i}.attn.core": ("encoder.layer.{i}.attention.self", ""),
+    "layers.{i}.attn.out": ("encoder.layer.{i}.attention.output.dropout", "out"),
+    "layers.{i}.mid": ("encoder.layer.{i}.attention.output.LayerNorm", "out"),
+    "layers.{i}.mlp.out": ("encoder.layer.{i}.output.dropout", "out"),
 }
 VIT: Sites = {
     "embed": "embeddings.patch_embeddings.projection",
@@ -127,6 +147,94 @@ CLIP_TEXT: Sites = {"embed": "embeddings.token_embedding", **CLIP_TOWER, "final"
 SIGLIP_VISION: Sites = {**CLIP_VISION, "head": "head"}
 SIGLIP_TEXT: Sites = {**CLIP_TEXT, "head": "head"}
 
+DINOV2: Sites = {
+    "embed": "embeddings.patch_embeddings.projection",
+    "layers.{i}": "encoder.layer.{i}",
+    "layers.{i}.norm1": "encoder.layer.{i}.norm1",
+    **attention("encoder.layer.{i}.attention", *PROJ),
+    "layers.{i}.norm2": "encoder.layer.{i}.norm2",
+    "layers.{i}.mlp": "encoder.layer.{i}.mlp",
+    "layers.{i}.mlp.up": "encoder.layer.{i}.mlp.fc1",
+    "layers.{i}.mlp.down": "encoder.layer.{i}.mlp.fc2",
+    "final": "layernorm",
+}
+# timm and DINOv2 scale what a sub-layer adds, and may drop it whole in training.
+DINOV2_POINTS: Points = {
+    "layers.{i}.attn.out": ("encoder.layer.{i}.layer_scale1", "out"),
+    "layers.{i}.mlp.out": ("encoder.layer.{i}.layer_scale2", "out"),
+}
+TIMM_POINTS: Points = {
+    "layers.{i}.attn.out": ("blocks.{i}.drop_path1", "out"),
+    "layers.{i}.mlp.out": ("blocks.{i}.drop_path2", "out"),
+}
+# open_clip's attention reads the weights of its projections and never calls them, so that q, k, v and o are no sites.
+OPEN_CLIP_BLOCKS: Sites = {
+    "layers.{i}": "transformer.resblocks.{i}",
+    "layers.{i}.norm1": "transformer.resblocks.{i}.ln_1",
+    "layers.{i}.attn": "transformer.resblocks.{i}.attn",
+    "layers.{i}.norm2": "transformer.resblocks.{i}.ln_2",
+    "layers.{i}.mlp": "transformer.resblocks.{i}.mlp",
+    "layers.{i}.mlp.up": "transformer.resblocks.{i}.mlp.c_fc",
+    "layers.{i}.mlp.down": "transformer.resblocks.{i}.mlp.c_proj",
+}
+OPEN_CLIP_POINTS: Points = {
+    "layers.{i}.attn.out": ("transformer.resblocks.{i}.ls_1", "out"),
+    "layers.{i}.mlp.out": ("transformer.resblocks.{i}.ls_2", "out"),
+}
+OPEN_CLIP_VISION: Sites = {"embed": "conv1", **OPEN_CLIP_BLOCKS, "final": "ln_post"}
+OPEN_CLIP_TEXT: Sites = {"embed": "token_embedding", **OPEN_CLIP_BLOCKS, "final": "ln_final"}
+
+T5_ENCODER: Sites = {
+    "embed": "embed_tokens",
+    "layers.{i}": "block.{i}",
+    "layers.{i}.norm1": "block.{i}.layer.0.layer_norm",
+    **attention("block.{i}.layer.0.SelfAttention", "q", "k", "v", "o"),
+    "layers.{i}.norm2": "block.{i}.layer.1.layer_norm",
+    "layers.{i}.mlp": "block.{i}.layer.1.DenseReluDense",
+    "layers.{i}.mlp.gate": "block.{i}.layer.1.DenseReluDense.wi_0",
+    "layers.{i}.mlp.up": ("block.{i}.layer.1.DenseReluDense.wi_1", "block.{i}.layer.1.DenseReluDense.wi"),
+    "layers.{i}.mlp.down": "block.{i}.layer.1.DenseReluDense.wo",
+    "final": "final_layer_norm",
+}
+T5_DECODER: Sites = {
+    **{site: _swapped(place, ".layer.1.", ".layer.2.") for site, place in T5_ENCODER.items()},
+    "layers.{i}.norm_cross": "block.{i}.layer.1.layer_norm",
+    **attention("block.{i}.layer.1.EncDecAttention", "q", "k", "v", "o", site="layers.{i}.cross"),
+}
+T5_ENCODER_POINTS: Points = {
+    "layers.{i}.attn.out": ("block.{i}.layer.0.dropout", "out"),
+    "layers.{i}.mlp.out": ("block.{i}.layer.1.dropout", "out"),
+}
+T5_DECODER_POINTS: Points = {
+    "layers.{i}.attn.out": ("block.{i}.layer.0.dropout", "out"),
+    "layers.{i}.cross.out": ("block.{i}.layer.1.dropout", "out"),
+    "layers.{i}.mlp.out": ("block.{i}.layer.2.dropout", "out"),
+}
+T5: Sites = {**nested("encoder", T5_ENCODER, "encoder"), **nested("decoder", T5_DECODER, "decoder")}
+T5_POINTS = {
+    **nested_points("encoder", T5_ENCODER_POINTS, "encoder"),
+    **nested_points("decoder", T5_DECODER_POINTS, "decoder"),
+}
+
+SPEECH: Sites = {
+    "embed": "feature_projection.projection",
+    "layers.{i}": "encoder.layers.{i}",
+    "layers.{i}.norm1": "encoder.layers.{i}.layer_norm",
+    **attention("encoder.layers.{i}.attention", *OUT_PROJ),
+    "layers.{i}.norm2": "encoder.layers.{i}.final_layer_norm",
+    "layers.{i}.mlp": "encoder.layers.{i}.feed_forward",
+    "layers.{i}.mlp.up": "encoder.layers.{i}.feed_forward.intermediate_dense",
+    "layers.{i}.mlp.down": "encoder.layers.{i}.feed_forward.output_dense",
+}
+SPEECH_POINTS: Points = {
+    "layers.{i}.attn.out": ("encoder.layers.{i}.dropout", "out"),
+    "layers.{i}.mid": ("encoder.layers.{i}.layer_norm", "out"),
+}
+# The large models norm before each sub-layer and once at the end.
+SPEECH_STABLE: Sites = {**SPEECH, "final": "encoder.layer_norm"}
+SPEECH_STABLE_POINTS: Points = {"layers.{i}.attn.out": ("encoder.layers.{i}.dropout", "out")}
+SPEECH_CLASSES = ("Wav2Vec2", "Hubert", "WavLM")
+
 WHISPER_ENCODER: Sites = {
     "embed": "conv2",
     "layers.{i}": "layers.{i}",
@@ -153,25 +261,42 @@ def towers(vision: Sites, text: Sites) -> dict[str, Place]:
 
 # Name of the table: the classes that it describes, and their sites.
 HOSTS: dict[str, tuple[tuple[str, ...], Sites]] = {
-    "bert": (("BertModel", "RobertaModel"), BERT),
+    "ast": (("ASTModel",), VIT),
+    "bert": (("BertModel", "RobertaModel", "XLMRobertaModel"), BERT),
     "clip": (
         ("CLIPModel",),
         {**towers(CLIP_VISION, CLIP_TEXT), "vision.head": "visual_projection", "text.head": "text_projection"},
     ),
     "clip_text": (("CLIPTextModel",), CLIP_TEXT),
     "clip_vision": (("CLIPVisionModel",), CLIP_VISION),
+    "dinov2": (("Dinov2Model",), DINOV2),
     "gemma2": (("Gemma2Model", "Gemma3TextModel"), GEMMA2),
     "gpt2": (("GPT2Model",), GPT2),
     "llama": (("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model", "GemmaModel", "SmolLM3Model"), LLAMA),
     "siglip": (("SiglipModel",), towers(SIGLIP_VISION, SIGLIP_TEXT)),
     "siglip_text": (("SiglipTextModel",), SIGLIP_TEXT),
     "siglip_vision": (("SiglipVisionModel",), SIGLIP_VISION),
+    "open_clip_text": (("open_clip.transformer.TextTransformer",), OPEN_CLIP_TEXT),
+    "open_clip_vision": (("open_clip.transformer.VisionTransformer",), OPEN_CLIP_VISION),
+    "t5": (("T5Model", "T5ForConditionalGeneration"), {**T5, "head": "lm_head"}),
+    "t5_encoder": (
+        ("T5EncoderModel",),
+        {**nested("encoder", T5_ENCODER), "embed": ("encoder.embed_tokens", "shared")},
+    ),
     "vit": (("ViTModel",), VIT),
     "whisper": (("WhisperModel",), WHISPER),
     "whisper_decoder": (("WhisperDecoder",), WHISPER_DECODER),
     "whisper_encoder": (("WhisperEncoder",), WHISPER_ENCODER),
 }
 
+POINTS: dict[str, Points] = {
+    "bert": BERT_POINTS,
+    "dinov2": DINOV2_POINTS,
+    "open_clip_text": OPEN_CLIP_POINTS,
+    "open_clip_vision": OPEN_CLIP_POINTS,
+    "t5": T5_POINTS,
+    "t5_encoder": nested_points("encoder", T5_ENCODER_POINTS),
+}
 LLAMAS = ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "SmolLM3")
 # Classes that put a head on a described host: the host's table, where they hold it, and the linear that gives logits.
 WRAPPERS: dict[tuple[str, ...], tuple[str, str, str]] = {
@@ -183,9 +308,15 @@ WRAPPERS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("GPT2ForSequenceClassification",): ("gpt2", "transformer", "score"),
     ("BertForMaskedLM",): ("bert", "bert", "cls.predictions.decoder"),
     ("BertForSequenceClassification", "BertForTokenClassification"): ("bert", "bert", "classifier"),
-    ("RobertaForMaskedLM",): ("bert", "roberta", "lm_head.decoder"),
-    ("RobertaForSequenceClassification",): ("bert", "roberta", "classifier.out_proj"),
-    ("RobertaForTokenClassification",): ("bert", "roberta", "classifier"),
+    ("RobertaForMaskedLM", "XLMRobertaForMaskedLM"): ("bert", "roberta", "lm_head.decoder"),
+    ("RobertaForSequenceClassification", "XLMRobertaForSequenceClassification"): (
+        "bert",
+        "roberta",
+        "classifier.out_proj",
+    ),
+    ("RobertaForTokenClassification", "XLMRobertaForTokenClassification"): ("bert", "roberta", "classifier"),
+    ("ASTForAudioClassification",): ("ast", "audio_spectrogram_transformer", "classifier.dense"),
+    ("Dinov2ForImageClassification",): ("dinov2", "dinov2", "classifier"),
     ("ViTForImageClassification",): ("vit", "vit", "classifier"),
     ("CLIPVisionModelWithProjection",): ("clip_vision", "vision_model", "visual_projection"),
     ("CLIPTextModelWithProjection",): ("clip_text", "text_model", "text_projection"),
@@ -237,17 +368,59 @@ def _bypasses_qkv(module: nn.Module) -> bool:
     )
 
 
+SPEECH_HEADS = {"ForCTC": "lm_head", "ForSequenceClassification": "classifier"}
+
+
+def _speech_tables() -> list[Anatomy]:
+    """wav2vec 2.0, HuBERT and WavLM, base and large, bare and with a head."""
+    tables = []
+    for family in SPEECH_CLASSES:
+        # WavLM's attention reads the weights of its projections and never calls them.
+        gone = {f"layers.{{i}}.attn.{n}" for n in "qkvo"} if family == "WavLM" else set()
+        for suffix, stable, sites, points in (
+            ("", False, SPEECH, SPEECH_POINTS),
+            ("_stable", True, SPEECH_STABLE, SPEECH_STABLE_POINTS),
+        ):
+            kept = {site: place for site, place in sites.items() if site not in gone}
+            name, path = family.lower() + suffix, family.lower()
+            tables.append(Anatomy(name, _speech(f"{family}Model", stable), kept, points))
+            for ending, head in SPEECH_HEADS.items():
+                wrapped = {**nested(path, kept), "head": head}
+                fits = _speech(family + ending, stable)
+                tables.append(Anatomy(f"{name}+{ending}", fits, wrapped, nested_points(path, points)))
+    return tables
+
+
+def _speech(name: str, stable: bool) -> Callable[[nn.Module], bool]:
+    """A predicate: a module of the class `name` whose layers norm before (stable) or after each sub-layer."""
+
+    def matches(module: nn.Module) -> bool:
+        return (
+            name in class_names(module)
+            and any(type(m).__name__.endswith("EncoderStableLayerNorm") for m in module.modules()) is stable
+        )
+
+    return matches
+
+
 ANATOMIES: tuple[Anatomy, ...] = (
-    *(Anatomy(name, classes, sites) for name, (classes, sites) in HOSTS.items()),
+    *(Anatomy(name, classes, sites, POINTS.get(name, {})) for name, (classes, sites) in HOSTS.items()),
     *(
-        Anatomy(f"{name}+{classes[0]}", classes, {**nested(path, HOSTS[name][1]), "head": head})
+        Anatomy(
+            f"{name}+{classes[0]}",
+            classes,
+            {**nested(path, HOSTS[name][1]), "head": head},
+            nested_points(path, POINTS.get(name, {})),
+        )
         for classes, (name, path, head) in WRAPPERS.items()
     ),
+    *_speech_tables(),
     *(
         Anatomy(
             family + suffix + ("_bypassed_qkv" if bypassed else ""),
             _timm(family, order, bypassed),
             timm_table(family, order, bypassed),
+            TIMM_POINTS,
         )
         for family in TIMM_CLASSES
         for suffix, order in GLU_ORDERS.items()

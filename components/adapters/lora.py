@@ -10,19 +10,20 @@ from assembler.part import AdapterPart
 from assembler.registry import register
 
 if TYPE_CHECKING:
-    from torch import nn
+    from assembler.adapters.host import Host
 
 
 @register
 class Lora(AdapterPart):
     """h = W x + (alpha / r) B A x on every linear that `sites` names, with A [r, in] and B [out, r] (arXiv 2106.09685).
 
-    B starts at zero, so that an untrained adapter leaves the host's output bit-exact. The layers are PEFT's. `rslora`
+    B starts at zero, so that an untrained adapter leaves the host's output bit-exact. `rslora`
     scales by alpha / sqrt(r) (arXiv 2312.03732); `dora` learns the norm of each output apart (arXiv 2402.09353).
     Parameters: sum over the sites of rank * (in + out); with `dora` also out of each.
     """
 
     type = "adapter.lora"
+    mergeable = True
 
     sites: str = Field("layers.*.attn.{q,v}", description="pattern over the host's canonical sites")
     rank: int = Field(8, ge=1, le=4096, description="r, the inner width")
@@ -50,15 +51,11 @@ class Lora(AdapterPart):
             ({"nodes": vit, "edges": ["photo -> eyes"], "adapters": {"part": on_vit}}, 6 * 2 * (64 + 64)),
         ]
 
-    def attach(self, host: nn.Module, name: str, seed: int) -> list[str]:
-        from components.adapters._lora import inject_lora
+    @classmethod
+    def small(cls) -> dict[str, Any]:
+        return {"rank": 2}
 
-        knobs = self.model_dump(include={"rank", "alpha", "dropout", "rslora", "dora", "init"})
-        return inject_lora(host, self.sites, name=name, seed=seed, **knobs)
+    def inject(self, on: Host) -> None:
+        from components.adapters._lora import put_low_rank
 
-    def merge(self, host: nn.Module) -> None:
-        from components.adapters._lora import lora_names, merge_lora, remove_lora
-
-        if lora_names(host):
-            merge_lora(host)
-            remove_lora(host, keep_merged=True)
+        put_low_rank(on, self.sites, self.rank, self.alpha, self.dropout, self.rslora, self.dora, self.init)
