@@ -250,6 +250,12 @@ def ask(
     audio: Annotated[
         list[str], typer.Option(default_factory=list, metavar="[INPUT=]FILE", help="A sound for an input.")
     ],
+    video: Annotated[
+        list[str], typer.Option(default_factory=list, metavar="[INPUT=]PATH", help="A folder of frames, or a GIF.")
+    ],
+    points: Annotated[
+        list[str], typer.Option(default_factory=list, metavar="[INPUT=]FILE", help="A cloud or mesh for an input.")
+    ],
     prompt: Annotated[
         list[str], typer.Option(default_factory=list, metavar="[NAME=]TEXT", help="Words for a text of the prompt.")
     ],
@@ -258,7 +264,8 @@ def ask(
     """Ask a bundle about files; needs onnxruntime and no torch."""
     from assembler.asking import ask as answer
 
-    typer.echo(answer(bundle, {"image": image, "audio": audio}, prompt, max_new_tokens))
+    files = {"image": image, "audio": audio, "video": video, "points": points}
+    typer.echo(answer(bundle, files, prompt, max_new_tokens))
 
 
 @command("assembler ui exports/gallery/digits.yaml --port 8600")

@@ -37,6 +37,10 @@ class ImageProcessor(Strict):
 
     `mean` and `std` have one number, or one a channel. `fit` is "stretch" (both sides resized) or "crop" (the shorter
     relation decides, the middle is kept).
+
+    With `crops` the picture becomes up to crops + 1 of that size: first all of it, then, row by row, the tiles of the
+    grid of at most `crops` tiles whose shape is nearest to the picture's (of equally near ones the largest; the grid of
+    one tile adds none).
     """
 
     kind: Literal["image"] = "image"
@@ -46,12 +50,44 @@ class ImageProcessor(Strict):
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
     mean: tuple[Number, ...] = (0.0,)
     std: tuple[Positive, ...] = (1.0,)
+    crops: int = Field(0, ge=0, le=64)
 
     @model_validator(mode="after")
     def _a_number_a_channel(self) -> ImageProcessor:
         if not {len(self.mean), len(self.std)} <= {1, self.channels}:
             raise ValueError(f"`mean` and `std` have one number, or one for each of {self.channels} channels")
         return self
+
+
+class VideoProcessor(Strict):
+    """`frames` pictures of a video, taken at even distances; a shorter one is followed by blank ones, or repeats."""
+
+    kind: Literal["video"] = "video"
+    frames: int = Field(ge=1, le=4096)
+    short: Literal["mask", "repeat"] = "mask"
+    picture: ImageProcessor
+
+    @model_validator(mode="after")
+    def _one_picture_a_frame(self) -> VideoProcessor:
+        if self.picture.crops:
+            raise ValueError("a frame of a video is not cut into crops")
+        return self
+
+
+class PointsProcessor(Strict):
+    """A cloud as `points` rows of x, y, z and the first `extra` of its other channels.
+
+    `normalize` "sphere" moves the mean to the origin and the farthest point to distance 1, before points are left out.
+    Of a larger cloud `sample` keeps a "random" subset, the same for every cloud of that size, or the "farthest" points,
+    each farthest from those before it. A smaller one is followed by zeros, or repeats itself.
+    """
+
+    kind: Literal["points"] = "points"
+    points: int = Field(ge=1, le=2**20)
+    extra: int = Field(0, ge=0, le=1024)
+    normalize: Literal["sphere", "none"] = "sphere"
+    sample: Literal["random", "farthest"] = "random"
+    short: Literal["mask", "repeat"] = "mask"
 
 
 class SoundProcessor(Strict):
@@ -71,7 +107,9 @@ class TextProcessor(Strict):
     pad: int = Field(0, ge=0)
 
 
-Processor = Annotated[ImageProcessor | SoundProcessor | TextProcessor, Field(discriminator="kind")]
+Processor = Annotated[
+    ImageProcessor | VideoProcessor | SoundProcessor | PointsProcessor | TextProcessor, Field(discriminator="kind")
+]
 FILES = ("tokenizer", "vocabulary")
 """Fields of a processor that name a file, which a bundle takes along."""
 

@@ -1,6 +1,7 @@
 """Raw samples to arrays, the same for training and serving: PIL for pixels, numpy for numbers, no torch."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,17 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from assembler.bundle.manifest import ImageProcessor, Processor, SoundProcessor, TextProcessor
+from assembler.bundle.clouds import points_array
+from assembler.bundle.manifest import (
+    ImageProcessor,
+    PointsProcessor,
+    Processor,
+    SoundProcessor,
+    TextProcessor,
+    VideoProcessor,
+)
 from assembler.errors import AssemblerError, told
-from assembler.samples import Sound
+from assembler.samples import Cloud, Sound
 
 Arrays = tuple[np.ndarray, np.ndarray | None]
 """A sample's values and, where samples differ in length, the mask of its real positions."""
@@ -51,7 +60,61 @@ def preprocess(image: Image.Image, processor: ImageProcessor) -> np.ndarray:
 def _image(sample: Any, processor: ImageProcessor, base: Path) -> Arrays:
     if not isinstance(sample, Image.Image):
         raise AssemblerError(f"wants a PIL image, got {type(sample).__name__}")
-    return preprocess(sample, processor), None
+    if not processor.crops:
+        return preprocess(sample, processor), None
+    return _stacked([sample, *tiles(sample, processor)], processor, processor.crops + 1)
+
+
+def _stacked(pictures: Sequence[Image.Image], processor: ImageProcessor, count: int) -> Arrays:
+    """float32 [count, C, H, W], blank after the last picture, and the mask of the real ones."""
+    values = np.zeros((count, processor.channels, *processor.size), np.float32)
+    for index, picture in enumerate(pictures):
+        values[index] = preprocess(picture, processor)
+    return values, np.arange(count) < len(pictures)
+
+
+def tiles(image: Image.Image, processor: ImageProcessor) -> list[Image.Image]:
+    """The tiles of the picture's grid, row by row, each of the processor's size; none where the grid is 1 x 1."""
+    (height, width), image = processor.size, ImageOps.exif_transpose(image)
+    rows, columns = tile_grid(image.height / image.width * width / height, processor.crops)
+    if rows * columns == 1:
+        return []
+    resample = Image.Resampling[processor.interpolation.upper()]
+    whole = FITS[processor.fit](image.convert(MODES[processor.channels]), (columns * width, rows * height), resample)
+    corners = [(column * width, row * height) for row in range(rows) for column in range(columns)]
+    return [whole.crop((left, top, left + width, top + height)) for left, top in corners]
+
+
+@cache
+def tile_grid(shape: float, most: int) -> tuple[int, int]:
+    """(rows, columns), at most `most` tiles, with rows / columns nearest to `shape`; the largest of equally near ones.
+
+    >>> tile_grid(1.0, 4), tile_grid(0.3, 4), tile_grid(1.0, 3)
+    ((2, 2), (1, 3), (1, 1))
+    """
+    grids = [(rows, columns) for rows in range(1, most + 1) for columns in range(1, most // rows + 1)]
+    return min(grids, key=lambda grid: (round(abs(math.log(grid[0] / grid[1] / shape)), 9), -grid[0] * grid[1]))
+
+
+def _video(sample: Any, processor: VideoProcessor, base: Path) -> Arrays:
+    """Frames float32 [frames, C, H, W] and the mask of the real ones."""
+    pictures = not isinstance(sample, Image.Image | str) and isinstance(sample, Sequence)
+    if not pictures or not all(isinstance(frame, Image.Image) for frame in sample):
+        raise AssemblerError(f"wants a sequence of PIL images, got {type(sample).__name__}")
+    if not sample:
+        raise AssemblerError("wants at least one frame, got a video of none")
+    count, wanted = len(sample), processor.frames
+    if count >= wanted or processor.short == "repeat":
+        at = [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]  # the middle of each of `wanted` equal parts
+    else:
+        at = list(range(count))
+    return _stacked([sample[i] for i in at], processor.picture, wanted)
+
+
+def _points(sample: Any, processor: PointsProcessor, base: Path) -> Arrays:
+    if not isinstance(sample, Cloud):
+        raise AssemblerError(f"wants a Cloud, got {type(sample).__name__}")
+    return points_array(np.asarray(sample.points), processor)
 
 
 def _sound(sample: Any, processor: SoundProcessor, base: Path) -> Arrays:
@@ -95,7 +158,13 @@ def _tokenizer(path: str) -> Any:
         return tokenizer
 
 
-MAKERS: dict[str, Callable[[Any, Any, Path], Arrays]] = {"image": _image, "audio": _sound, "text": _text}
+MAKERS: dict[str, Callable[[Any, Any, Path], Arrays]] = {
+    "image": _image,
+    "video": _video,
+    "audio": _sound,
+    "points": _points,
+    "text": _text,
+}
 """How a sample becomes arrays, by the kind of processor."""
 
 
