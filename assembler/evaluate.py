@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,15 @@ class TorchAnswers:
         with inference(self.assembly):
             return self.assembly(**self._on_device(self.batches(list(rows))))["logits"].argmax(-1).tolist()
 
-    def ids(self, rows: Sequence[Row]) -> list[list[int]]:
-        """The greedy answers' token ids."""
+    def ids(
+        self, rows: Sequence[Row], tell: Callable[[list[list[int]]], None] = lambda answers: None
+    ) -> list[list[int]]:
+        """The greedy answers' token ids; `tell` hears them as they grow."""
         ids, mask, features = self.encode(rows)
         part: Any = self.graph.parts[self.node]
         with inference(self.assembly):
             stop = self.collator.prompt.stop
-            return self._lm.generate_ids(ids, mask, features, part.max_new_tokens, stop)
+            return self._lm.generate_ids(ids, mask, features, part.max_new_tokens, stop, tell)
 
     def logits(self, rows: Sequence[Row]) -> torch.Tensor:
         """Logits of the first answer token: [B, V]."""

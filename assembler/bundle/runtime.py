@@ -4,7 +4,7 @@ bundle = Bundle(Path("bundles/digits"))
 bundle.generate([{"photo": image}], max_new_tokens=8)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +95,13 @@ class Bundle:
         """The greedy answer of every sample, without special tokens."""
         return [self.tokenizer.decode(ids) for ids in self.generate_ids(samples, max_new_tokens)]
 
-    def generate_ids(self, samples: Sequence[Sample], max_new_tokens: int | None = None) -> list[list[int]]:
-        """The greedy token ids of every sample, up to and without the first stop id."""
+    def generate_ids(
+        self,
+        samples: Sequence[Sample],
+        max_new_tokens: int | None = None,
+        tell: Callable[[list[list[int]]], None] = lambda answers: None,
+    ) -> list[list[int]]:
+        """The greedy token ids of every sample, up to and without the first stop id; `tell` hears them as they grow."""
         if not samples:
             return []
         limit = self.manifest.max_new_tokens if max_new_tokens is None else max_new_tokens
@@ -112,6 +117,7 @@ class Bundle:
             going &= ~np.isin(token, list(stop))
             for row in np.flatnonzero(going):
                 answers[row].append(int(token[row]))
+            tell(answers)
             if not going.any() or step + 1 == limit:
                 break
             embeds = self._embed(token[:, None].astype(np.int64), nothing)  # [B, 1, D]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,8 +101,9 @@ class PromptedLM(nn.Module):
         features: Sequence[Tensor | Ragged],
         limit: int,
         stop: Sequence[int],
+        tell: Callable[[list[list[int]]], None] = lambda answers: None,
     ) -> list[list[int]]:
-        """The greedy answer's ids of every row, up to and without the first stop id."""
+        """The greedy answer's ids of every row, up to and without the first stop id; `tell` hears them as they grow."""
         from transformers import DynamicCache
 
         embeds, mask = self.joined(input_ids, attention_mask, features)
@@ -122,6 +123,7 @@ class PromptedLM(nn.Module):
             going &= ~torch.isin(token, torch.tensor(list(stop), device=token.device)).cpu()
             for row in going.nonzero().flatten().tolist():
                 answers[row].append(int(token[row]))
+            tell(answers)
             if not going.any():
                 break
             embeds = self.lm.get_input_embeddings()(token[:, None])
