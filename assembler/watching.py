@@ -51,11 +51,13 @@ def write_rows(graph: Graph, rows: Sequence[Row], folder: Path) -> None:
     """What a person needs to judge the answers by: pictures as files, texts and numbers as they are."""
     folder.mkdir(parents=True, exist_ok=True)
     expected = graph.column(answer_kind(graph))
+    read = graph.columns()
     told = []
     for index, row in enumerate(rows):
-        texts = {key: value for key, value in row.items() if isinstance(value, str | int | float) and key != expected}
+        seen = {key: row[key] for key in row if key in read and key != expected}
+        texts = {key: value for key, value in seen.items() if isinstance(value, str | int | float)}
         images: dict[str, str] = {}
-        for key, value in row.items():
+        for key, value in seen.items():
             if isinstance(value, Image.Image):
                 images[key] = f"{index}-{len(images)}.png"
                 value.convert("RGB").save(folder / images[key])

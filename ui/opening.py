@@ -52,5 +52,7 @@ def remember(path: Path | None) -> None:
     """Make `path` the spec of this tab."""
     key = key_of(path) if path else ""
     st.session_state["opened"] = key
-    if st.query_params.get(KEY, "") != key:
-        st.query_params.from_dict({KEY: key} if key else {})
+    if not key:
+        st.query_params.pop(KEY, None)
+    elif st.query_params.get(KEY) != key:
+        st.query_params[KEY] = key

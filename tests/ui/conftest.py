@@ -119,9 +119,15 @@ class Watched:
 
     def watch(self, page: Page) -> None:
         """Note every error of the console and block every request beyond this computer."""
-        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("console", self._hear)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.route(lambda url: urlparse(url).hostname not in HOSTS and url.startswith("http"), self._block)
+
+    def _hear(self, message) -> None:
+        # Opened at a page's own address, Streamlit first asks below it for its server, and then at the root.
+        asks_for_its_server = "/_stcore/" in message.location.get("url", "") and "404" in message.text
+        if message.type == "error" and not asks_for_its_server:
+            self.errors.append(message.text)
 
     def _block(self, route) -> None:
         self.beyond.append(route.request.url)

@@ -1,8 +1,157 @@
-"""The Export page."""
+"""The Export page: write a run as a bundle, see how close, large and fast it is, take it away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import streamlit as st
+
+from assembler.bundle.manifest import read_manifest
+from assembler.runs import Run
+from ui import exporting, show, training
+from ui.jobs import Job
+from ui.talking import has_learned, wants_of
+from ui.views.try_it import asked
+from ui.workspace import Workspace
+
+PRECISIONS = ("fp32", "int8", "int4")
+EVERY = 1.5
 
 
 def render() -> None:
     """Draw the page."""
+    workspace = Workspace.current()
     st.title("Export")
+    runs = {run.folder.name: run for run in training.runs_in(workspace) if has_learned(run)}
+    if not runs and not exporting.bundles_in(workspace):
+        show.nothing_yet("There is nothing to export yet. Train a run until a stage is finished.")
+        return
+    if runs:
+        _form(workspace, runs)
+    for name in exporting.writing(workspace):
+        job = exporting.job_of(workspace, name)
+        st.fragment(_writing, run_every=EVERY if job.running else None)(workspace, name, job.running)
+    for folder in exporting.bundles_in(workspace):
+        _bundle(folder)
+    _table(workspace)
+
+
+def _form(workspace: Workspace, runs: dict[str, Run]) -> None:
+    with st.container(border=True):
+        run_column, precision_column, name_column, button_column = st.columns(
+            [2, 2, 2, 1.3], vertical_alignment="bottom"
+        )
+        run = run_column.selectbox("Run", list(runs))
+        precision = precision_column.segmented_control(
+            "Weights of the decoder", PRECISIONS, default="fp32", help="fp32 equals torch; int8 and int4 are smaller"
+        )
+        precision = precision or "fp32"
+        proposed = _free(workspace, f"{run}-{precision}")
+        name = name_column.text_input("Name of the bundle", value=proposed, key=f"bundle-{proposed}")
+        pressed = button_column.button("Export", type="primary", icon=":material/deployed_code:", width="stretch")
+        show.command(exporting.arguments(workspace, runs[run], name or "NAME", precision))
+    if pressed:
+        exporting.begin(workspace, runs[run], name, precision)
+        st.rerun()
+
+
+def _free(workspace: Workspace, name: str) -> str:
+    taken = {path.name for path in exporting.bundles_in(workspace)} | set(exporting.writing(workspace))
+    return next(n for n in (name, *(f"{name}-{i}" for i in range(2, 100_000))) if n not in taken)
+
+
+def _writing(workspace: Workspace, name: str, was_running: bool) -> None:
+    """A bundle that is being written, or could not be."""
+    job = exporting.job_of(workspace, name)
+    if was_running and not job.running:
+        st.rerun()
+    with st.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            show.state("running" if job.running else "ended early")
+            show.plain(name)
+        if job.running:
+            st.progress(_share(job), text="writing the graphs and comparing them with torch")
+            if st.button("Stop", key=f"stop-{name}", icon=":material/stop:"):
+                job.stop()
+        else:
+            show.plain(job.last_word())
+            if st.button("Dismiss", key=f"dismiss-{name}"):
+                exporting.dismiss(workspace, name)
+                st.rerun()
+
+
+def _share(job: Job) -> float:
+    """How far an export is: it says what it does line by line, five things in all at most."""
+    return min(0.95, 0.1 + 0.2 * len(job.said().splitlines()))
+
+
+def _bundle(folder: Path) -> None:
+    """One bundle: its parity, the ways to serve it, and the download."""
+    parity = exporting.parity_of(folder)
+    with st.container(border=True, key=f"bundle-{folder.name}"):
+        head, actions = st.columns([3, 2], vertical_alignment="center")
+        with head, st.container(horizontal=True, vertical_alignment="center"):
+            show.plain(folder.name)
+            if parity:
+                st.badge(parity["precision"], color="gray")
+                st.badge("equals torch" if parity["greedy"] == 1.0 else "drifts", color=_colour(parity))
+        with actions, st.container(horizontal=True, horizontal_alignment="right"):
+            url = f"bundles/{folder.name}.zip"
+            st.link_button("Download", url, icon=":material/download:", help="The folder as a zip file")
+            if st.button("Delete", key=f"delete-{folder.name}", type="tertiary"):
+                _confirm(folder.name)
+        if parity:
+            _parity(parity)
+        st.caption("Ask it from a terminal, without torch")
+        show.command(["ask", str(folder), *asked(wants_of(read_manifest(folder)))])
+
+
+def _colour(parity: dict[str, Any]) -> show.Colour:
+    return "green" if parity["greedy"] == 1.0 else "orange"
+
+
+def _parity(parity: dict[str, Any]) -> None:
+    """How far each graph is from torch."""
+    import pandas
+
+    rows = [
+        {"graph": row["graph"], "largest difference": f"{row['max_abs']:.1e}", "relative": f"{row['relative']:.1e}"}
+        for row in parity["graphs"]
+    ]
+    st.dataframe(pandas.DataFrame(rows), hide_index=True, width="stretch", alt="The parity report")
+    st.caption(
+        f"Greedy answers equal to torch's on {parity['greedy']:.0%} of {parity['samples']} rows; "
+        f"{show.size(parity['bytes'])} in all"
+    )
+
+
+@st.dialog("Delete this bundle?")
+def _confirm(name: str) -> None:
+    show.plain(name)
+    st.markdown("Its folder is removed from the disk. The run it was made from stays.")
+    if st.button("Delete", type="primary", key="confirm-delete"):
+        exporting.delete(Workspace.current(), name)
+        st.rerun()
+
+
+def _table(workspace: Workspace) -> None:
+    """Bundles side by side: size and, once measured, speed."""
+    found = exporting.bundles_in(workspace)
+    if len(found) < 2:
+        return
+    import pandas
+
+    rows = []
+    for folder in found:
+        parity = exporting.parity_of(folder) or {}
+        rows.append(
+            {
+                "bundle": folder.name,
+                "precision": parity.get("precision"),
+                "size": show.size(parity.get("bytes", training.size_of(folder))),
+                "greedy equal": f"{parity['greedy']:.0%}" if "greedy" in parity else None,
+            }
+        )
+    st.subheader("Side by side")
+    st.dataframe(pandas.DataFrame(rows), hide_index=True, width="stretch", alt="Bundles side by side")

@@ -1,8 +1,88 @@
-"""The Gallery page."""
+"""The Gallery page: ready specs and one's own, each with a picture and a sentence, to be opened or copied."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
 
 import streamlit as st
+
+from assembler.errors import AssemblerError
+from ui import drafts, opening, pictures, show
+from ui.workspace import GALLERY, Workspace
+
+COLUMNS = 3
 
 
 def render() -> None:
     """Draw the page."""
-    st.title("Gallery")
+    workspace = Workspace.current()
+    head, new = st.columns([4, 1], vertical_alignment="bottom")
+    head.title("Gallery")
+    if new.button("Empty canvas", icon=":material/add:", width="stretch"):
+        opening.remember(None)
+        st.switch_page(show.page("build"))
+    own = workspace.list_specs()
+    if own:
+        st.subheader("Yours")
+        _cards(own)
+        st.subheader("Ready to use")
+    _cards(ready())
+
+
+def ready() -> list[Path]:
+    """The specs that come with the assembler."""
+    return sorted(GALLERY.glob("*.yaml"))
+
+
+def _cards(paths: list[Path]) -> None:
+    for start in range(0, len(paths), COLUMNS):
+        for column, path in zip(st.columns(COLUMNS), paths[start : start + COLUMNS], strict=False):
+            with column, st.container(border=True, height="stretch", key=f"card-{opening.key_of(path)}"):
+                _card(path)
+
+
+def _card(path: Path) -> None:
+    key = opening.key_of(path)
+    image = pictures.picture(path, path.stat().st_mtime_ns)
+    if image:
+        st.image(image, width="stretch", alt=f"The graph of {path.stem}")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{show.escaped(path.stem)}**")
+        if drafts.draft_path(path).is_file():
+            st.badge("unsaved changes", color="gray", icon=":material/edit:")
+    st.caption(show.escaped(sentence(path)) or "No description: the comment that a spec begins with would stand here.")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if st.button("Open", key=f"open-{key}", type="primary", icon=":material/account_tree:"):
+            opening.remember(path)
+            st.switch_page(show.page("build"), query_params={opening.KEY: key})
+        with st.popover("Copy"):
+            name = st.text_input("Name of the copy", value=f"{path.stem}-2", key=f"copy-{key}")
+            if st.button("Save the copy", key=f"save-copy-{key}"):
+                copy(path, name)
+                st.rerun()
+
+
+def sentence(path: Path) -> str:
+    """The first sentence of the comment that a spec begins with."""
+    lines = []
+    for line in drafts.file_text(path).splitlines():
+        text = line.removeprefix("#").strip() if line.startswith("#") else ""
+        if not text:
+            break
+        lines.append(text)
+    return re.split(r"(?<=[.!?])\s", " ".join(lines))[0]
+
+
+def copy(path: Path, name: str) -> Path:
+    """Save what a spec says now, its draft if there is one, under another name.
+
+    Raises:
+        AssemblerError: the name is none, or taken.
+    """
+    workspace = Workspace.current()
+    target = workspace.named(workspace.specs, name, ".yaml")
+    if target.exists():
+        raise AssemblerError(f"there is a spec {name} already; choose another name")
+    drafts.save(target, drafts.read_draft(path).text)
+    return target

@@ -1,0 +1,128 @@
+"""The bundles of a workspace: written by a process of its own, looked at, packed for download."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from assembler.errors import AssemblerError
+from assembler.runs import Run
+from ui.jobs import Job
+from ui.workspace import Workspace
+
+CHUNK = 1 << 20
+
+
+def bundles_in(workspace: Workspace) -> list[Path]:
+    """Every finished bundle, the youngest first."""
+    if not workspace.bundles.is_dir():
+        return []
+    found = [path for path in workspace.bundles.iterdir() if (path / "manifest.json").is_file()]
+    return sorted((p for p in found if not p.name.startswith(".")), key=lambda p: p.stat().st_mtime, reverse=True)
+
+
+def job_of(workspace: Workspace, name: str) -> Job:
+    """The process that writes a bundle, or that did."""
+    return Job(workspace.bundles / ".jobs" / name)
+
+
+def writing(workspace: Workspace) -> list[str]:
+    """The names of bundles that are being written, or whose writing failed."""
+    folder = workspace.bundles / ".jobs"
+    names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return sorted(name for name in names if not (workspace.bundles / name / "manifest.json").is_file())
+
+
+def arguments(workspace: Workspace, run: Run, name: str, precision: str) -> list[str]:
+    """`assembler export` and what follows."""
+    return ["export", str(run.folder), "--out", str(workspace.bundles / name), "--precision", precision]
+
+
+def begin(workspace: Workspace, run: Run, name: str, precision: str) -> Job:
+    """Start to write a bundle.
+
+    Raises:
+        AssemblerError: the name is taken or none, or it is being written already.
+    """
+    target = workspace.named(workspace.bundles, name)
+    if target.exists():
+        raise AssemblerError(f"there is a bundle {name} already; choose another name")
+    job = job_of(workspace, name)
+    if not job.running:
+        job.log.unlink(missing_ok=True)
+    job.start(arguments(workspace, run, name, precision))
+    return job
+
+
+def dismiss(workspace: Workspace, name: str) -> None:
+    """Forget a writing that failed.
+
+    Raises:
+        AssemblerError: it is going on.
+    """
+    job = job_of(workspace, name)
+    if job.running:
+        raise AssemblerError(f"{name} is being written; stop it first")
+    shutil.rmtree(job.folder, ignore_errors=True)
+
+
+def delete(workspace: Workspace, name: str) -> None:
+    """Remove a bundle's folder, out of sight first."""
+    folder = workspace.named(workspace.bundles, name)
+    grave = folder.with_name(f".deleted-{name}")
+    shutil.rmtree(grave, ignore_errors=True)
+    folder.rename(grave)
+    shutil.rmtree(grave)
+    shutil.rmtree(job_of(workspace, name).folder, ignore_errors=True)
+
+
+def parity_of(folder: Path) -> dict[str, Any] | None:
+    """A bundle's parity report; None where it has none that can be read."""
+    try:
+        found = json.loads((folder / "parity.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+class _Sink:
+    """What a zip file is written to, piece by piece, so that it is never held whole."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.at = 0
+
+    def write(self, data: bytes) -> int:
+        self.pieces.append(bytes(data))
+        self.at += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.at
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def taken(self) -> bytes:
+        """What was written since it was last asked."""
+        data, self.pieces = b"".join(self.pieces), []
+        return data
+
+
+def packed(folder: Path) -> Iterator[bytes]:
+    """The folder as a zip file in pieces; weights are stored as they are, since they hardly pack."""
+    sink: Any = _Sink()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_symlink() or not path.is_file():
+                continue
+            entry = zipfile.ZipInfo.from_file(path, f"{folder.name}/{path.relative_to(folder)}")
+            with path.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
+                while chunk := source.read(CHUNK):
+                    target.write(chunk)
+                    yield sink.taken()
+    yield sink.taken()

@@ -1,0 +1,142 @@
+"""Models that can be asked: a run answers with torch, a bundle with onnxruntime; both take the same sample."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from assembler.bundle.manifest import Manifest
+from assembler.errors import AssemblerError
+from assembler.runs import Run
+from ui.workspace import Workspace
+
+Hear = Callable[[str], Any]
+
+
+class Talker(Protocol):
+    """`wants` says what a sample must have, and the kind of each; `ask` gives the answer and tells it as it grows."""
+
+    wants: dict[str, str]
+
+    def ask(self, sample: dict[str, Any], hear: Hear) -> Answer: ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was said, in how many tokens (None: a class, said at once) and how long it took."""
+
+    text: str
+    tokens: int | None
+    seconds: float
+
+
+class TorchTalker:
+    """The trained model of a run, one question at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        from assembler.evaluate import TorchAnswers
+        from assembler.runs import load_run
+
+        self.graph, assembly = load_run(folder)
+        self.answers = TorchAnswers(self.graph, assembly)
+        self.lock = threading.Lock()
+        node = self.answers.node
+        self.columns = {name: self.graph.column(name) for name in self.graph.samples}
+        self.wants: dict[str, str] = {name: self.graph.processor(name).kind for name in self.graph.samples}
+        if self._speaks:
+            for slot, column in self.graph.text_columns(node).items():
+                self.columns[slot], self.wants[slot] = column, "text"
+
+    @property
+    def _speaks(self) -> bool:
+        return hasattr(self.answers.collator, "prompts")
+
+    def ask(self, sample: dict[str, Any], hear: Hear) -> Answer:
+        """The greedy answer."""
+        row = {column: sample[name] for name, column in self.columns.items()}
+        with self.lock:
+            began = time.perf_counter()
+            if not self._speaks:
+                text = str(self.answers([row])[0])
+                hear(text)
+                return Answer(text, None, time.perf_counter() - began)
+            tokenizer = self.answers.collator.tokenizer
+            ids = self.answers.ids([row], lambda found: hear(tokenizer.decode(found[0], skip_special_tokens=True)))[0]
+            took = time.perf_counter() - began
+        return Answer(tokenizer.decode(ids, skip_special_tokens=True), len(ids), took)
+
+    def held_out(self, count: int) -> list[dict[str, Any]]:
+        """Samples from the rows that the run did not learn from, each with what is `expected`."""
+        from assembler.batches import split
+        from assembler.evaluate import answer_kind
+
+        _, rows = split(self.graph)
+        expected = self.graph.column(answer_kind(self.graph))
+        return [
+            {**{name: row[column] for name, column in self.columns.items()}, "expected": row[expected]}
+            for row in rows[:count]
+        ]
+
+
+class BundleTalker:
+    """An exported bundle."""
+
+    def __init__(self, folder: Path) -> None:
+        from assembler.bundle.runtime import Bundle
+
+        self.bundle = Bundle(folder)
+        self.lock = threading.Lock()
+        self.wants = wants_of(self.bundle.manifest)
+
+    def ask(self, sample: dict[str, Any], hear: Hear) -> Answer:
+        """The greedy answer."""
+        decode = self.bundle.tokenizer.decode
+        with self.lock:
+            began = time.perf_counter()
+            ids = self.bundle.generate_ids([sample], tell=lambda found: hear(decode(found[0])))[0]
+            took = time.perf_counter() - began
+        return Answer(decode(ids), len(ids), took)
+
+
+def wants_of(manifest: Manifest) -> dict[str, str]:
+    """What a sample for a bundle must have, and the kind of each."""
+    inputs: dict[str, str] = {name: item.processor.kind for name, item in manifest.inputs.items()}
+    return inputs | {part.column: "text" for part in manifest.prompt if part.column is not None}
+
+
+def talkers(workspace: Workspace) -> dict[str, Path]:
+    """Every run with a finished stage, and every bundle, by what it is called on the page."""
+    from ui.exporting import bundles_in
+    from ui.training import runs_in
+
+    found = {f"{run.folder.name} · torch": run.folder for run in runs_in(workspace) if has_learned(run)}
+    return found | {f"{folder.name} · ONNX": folder for folder in bundles_in(workspace)}
+
+
+def has_learned(run: Run) -> bool:
+    """Whether a stage of the run is finished."""
+    return any(run.folder.glob("stages/*/learned.safetensors"))
+
+
+def stamp(folder: Path) -> float:
+    """Changes when the model in the folder does, so that an old one is not asked."""
+    files = [*folder.glob("stages/*/learned.safetensors"), folder / "manifest.json"]
+    return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
+
+
+def load(folder: Path) -> Talker:
+    """The model in a folder of the workspace.
+
+    Raises:
+        AssemblerError: there is none.
+    """
+    Workspace.current().inside(folder)
+    if (folder / "manifest.json").is_file():
+        return BundleTalker(folder)
+    if (folder / "spec.yaml").is_file():
+        return TorchTalker(folder)
+    raise AssemblerError(f"{folder.name} is neither a run nor a bundle any more; choose another model")

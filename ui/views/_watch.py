@@ -1,0 +1,145 @@
+"""A run that learns or has learned: how far it is, its curves, its answers, its log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from assembler.runs import Run
+from ui import show, training
+from ui.training import Status
+from ui.workspace import Workspace
+
+EVERY = 1.5
+"""Seconds between two looks at a run that is running."""
+POINTS = 800
+"""Of a curve, at most."""
+SPREAD = 30
+"""A metric that spans more than this is drawn on a logarithmic scale."""
+
+
+def render(workspace: Workspace, run: Run, names: list[str]) -> None:
+    """Draw the run; while it is running, again and again."""
+    running = training.job_of(run).running
+    st.fragment(_live, run_every=EVERY if running else None)(run, running)
+    st.fragment(_curves, run_every=EVERY if running else None)(workspace, run, names)
+    st.fragment(_answers, run_every=EVERY if running else None)(run)
+    with st.expander("Log", icon=":material/terminal:"):
+        st.fragment(_log, run_every=EVERY if running else None)(run)
+    st.caption("The same from a terminal")
+    show.command(training.again(run))
+
+
+def _live(run: Run, was_running: bool) -> None:
+    status = training.status(run)
+    if was_running and status.state != "running":
+        st.rerun()  # the whole page: what can be pressed has changed
+    with st.container(horizontal=True, vertical_alignment="center"):
+        show.state(status.state)
+        if status.stage:
+            show.plain(f"stage {status.stage}")
+    st.progress(status.step / status.steps if status.steps else 0.0)
+    step, loss, left, actions = st.columns([1, 1, 1, 2], vertical_alignment="center")
+    step.metric("Step", f"{status.step:,} of {status.steps:,}" if status.steps else "-")
+    loss.metric("Loss", "-" if status.loss is None else f"{status.loss:.4f}")
+    left.metric("Time left", "-" if status.state != "running" else show.duration(status.left))
+    with actions:
+        _actions(run, status)
+    if status.state == "ended early" and status.word:
+        with st.container(border=True):
+            st.markdown(":orange[:material/warning:] It ended before its last step. The last thing it said:")
+            show.plain(status.word)
+
+
+def _actions(run: Run, status: Status) -> None:
+    job = training.job_of(run)
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        if status.state == "running":
+            if st.button("Stop", icon=":material/stop:", help="After this step, with a checkpoint; it can go on later"):
+                job.stop()
+                st.session_state[f"stopping-{run.folder.name}"] = True
+            if st.session_state.get(f"stopping-{run.folder.name}") and st.button("Stop at once", type="tertiary"):
+                job.stop(at_once=True)
+        elif status.state != "done" and st.button("Resume", type="primary", icon=":material/play_arrow:"):
+            st.session_state.pop(f"stopping-{run.folder.name}", None)
+            training.go_on(run)
+            st.rerun()
+
+
+def _curves(workspace: Workspace, run: Run, names: list[str]) -> None:
+    """One metric over the steps, of this run and of those that it is compared with."""
+    curves = {run.folder.name: training.curve(run)}
+    known = sorted({key for row in curves[run.folder.name] for key in row} - {"stage", "step", "time", "loss"})
+    with st.container(border=True):
+        metric_column, compare_column = st.columns([1, 2], vertical_alignment="bottom")
+        metric = metric_column.segmented_control("Plot", ["loss", *known], default="loss", key="metric") or "loss"
+        others = [name for name in names if name != run.folder.name]
+        compared = compare_column.multiselect("Compare with", others, key="compared", placeholder="Other runs")
+        curves |= {name: training.curve(training.run_named(workspace, name)) for name in compared}
+        _chart(curves, metric)
+
+
+def _chart(curves: dict[str, list[dict[str, Any]]], metric: str) -> None:
+    import altair
+    import pandas
+
+    points: list[dict[str, Any]] = []
+    for name, rows in curves.items():
+        found = [row for row in rows if row.get(metric) is not None]
+        stride = max(1, len(found) // POINTS)
+        kept = [*found[::stride], *(found[-1:] if stride > 1 else [])]
+        points += [{"run": name, "step": row["step"], "value": row[metric], "stage": row["stage"]} for row in kept]
+    if not points:
+        st.caption("The first step is not made yet.")
+        return
+    values = [point["value"] for point in points]
+    wide = min(values) > 0 and max(values) / min(values) > SPREAD
+    domain = altair.Scale(type="log", domain=[min(values), max(values)]) if wide else altair.Scale(zero=False)
+    chart = (
+        altair.Chart(pandas.DataFrame(points))
+        .mark_line(strokeWidth=1.75)
+        .encode(
+            x=altair.X("step:Q", title="step", axis=altair.Axis(tickMinStep=1, grid=False)),
+            y=altair.Y("value:Q", title=metric, scale=domain),
+            color=altair.Color("run:N", legend=altair.Legend(orient="top", title=None) if len(curves) > 1 else None),
+            tooltip=["run:N", "stage:N", "step:Q", altair.Tooltip("value:Q", title=metric, format=".4g")],
+        )
+        .properties(height=280)
+    )
+    st.altair_chart(chart, width="stretch", alt=f"{metric} over the steps of {', '.join(curves)}")
+
+
+def _answers(run: Run) -> None:
+    """The rows that are watched: what is expected, what it says now, and what it said before."""
+    rows, answers = training.looks(run)
+    if not rows:
+        return
+    with st.container(border=True):
+        when = f"after step {answers[-1]['step']:,}" if answers else "not answered yet"
+        st.markdown(f"**Answers to rows it does not learn from**, {when}")
+        for index, (column, row) in enumerate(zip(st.columns(len(rows)), rows, strict=True)):
+            with column:
+                _row(run, row, [(look["step"], look["answers"][index]) for look in answers])
+
+
+def _row(run: Run, row: dict[str, Any], given: list[tuple[int, Any]]) -> None:
+    folder = run.answers_path.parent
+    for name in row["images"].values():
+        path = (folder / name).resolve()
+        if path.is_relative_to(folder.resolve()) and path.is_file():
+            st.image(str(path), width=96)
+    for text in row["texts"].values():
+        show.plain(text)
+    st.caption("expected")
+    show.plain(row["expected"])
+    if given:
+        st.caption("answer")
+        show.plain(given[-1][1])
+        with st.expander("Before"):
+            for step, answer in reversed(given[:-1]):
+                show.plain(f"{step:>6}  {answer}")
+
+
+def _log(run: Run) -> None:
+    st.code(training.job_of(run).said() or "It has said nothing yet.", language=None, height=320)
