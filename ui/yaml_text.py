@@ -181,9 +181,9 @@ class _Editor:
         return plan
 
     def sequence_plan(self, old: list[Any], new: list[Any]) -> list[tuple[int | None, Any]]:
-        marks = [[json.dumps(item, sort_keys=True, default=str) for item in side] for side in (old, new)]
+        was, now = ([json.dumps(item, sort_keys=True, default=str) for item in side] for side in (old, new))
         plan: list[tuple[int | None, Any]] = []
-        for tag, a, b, c, d in difflib.SequenceMatcher(None, *marks, autojunk=False).get_opcodes():
+        for tag, a, b, c, d in difflib.SequenceMatcher(None, was, now, autojunk=False).get_opcodes():
             for offset, place in enumerate(range(c, d)):
                 kept = a + offset if tag in ("equal", "replace") and a + offset < b else None
                 plan.append((kept, place))
