@@ -18,6 +18,15 @@ HOSTS = ("encoder", "backbone", "projector", "head")
 FIELDS = ("steps", "batch", "lr", "warmup", "schedule", "weight_decay", "clip", "save_every", "precision")
 
 
+def well_formed(document: Plain) -> bool:
+    """Whether the spec is one that a table can be made of: every node, adapter and stage is a mapping."""
+    items = [*_nodes(document).values(), *_adapters(document).values(), *_stages(document)]
+    data = document.get("data") or {}
+    mappings = [data.get("options") or {}, data.get("columns") or {}]
+    learning = [stage.get("train") or [] for stage in _stages(document) if isinstance(stage, dict)]
+    return all(isinstance(item, dict) for item in [*items, *mappings]) and all(isinstance(x, list) for x in learning)
+
+
 def rows(document: Plain) -> list[str]:
     """The parts that may learn, in the order of the spec."""
     nodes = [name for name, node in _nodes(document).items() if family(str(node.get("type", ""))) != "input"]

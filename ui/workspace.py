@@ -87,6 +87,14 @@ class Workspace:
             raise AssemblerError(f"{path} is in the gallery, which is only read; save it under another name")
         return real
 
+    def may_write(self, path: Path) -> bool:
+        """Whether a file of the workspace may be written."""
+        try:
+            self.writable(path)
+        except AssemblerError:
+            return False
+        return True
+
     def named(self, folder: Path, name: str, suffix: str = "") -> Path:
         """The path of a thing in a folder by its name.
 

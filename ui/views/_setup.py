@@ -8,10 +8,11 @@ from typing import Any
 import streamlit as st
 import yaml
 
+from assembler.errors import AssemblerError
 from assembler.registry import family, parts
 from assembler.spec import Stage
 from ui import show, stages, training
-from ui.editing import Opened, Plain, change
+from ui.editing import Opened, Plain, change, slug
 from ui.opening import key_of
 from ui.workspace import Workspace
 
@@ -34,11 +35,13 @@ LOOKS = 20
 def render(workspace: Workspace) -> None:
     """Draw the form."""
     opened = Opened.read()
-    if opened.document is None or not opened.graph.parts:
+    if not opened.document["nodes"]:
         _problems(opened)
         show.nothing_yet("There is no model to train yet. Open one in the gallery, or draw one.")
         return
     _model(opened)
+    if not stages.well_formed(opened.document):
+        return
     _data(opened)
     _stages(opened)
     _start(workspace, opened)
@@ -47,21 +50,21 @@ def render(workspace: Workspace) -> None:
 def _model(opened: Opened) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         show.plain(f"{opened.name}   ·   {key_of(opened.path) if opened.path else 'not saved yet'}")
-        if opened.draft.unsaved:
+        if opened.unsaved:
             st.badge("unsaved changes", color="gray", icon=":material/edit:")
     _problems(opened)
 
 
 def _problems(opened: Opened) -> None:
     """What is wrong, where and in words; text alone, since it quotes the spec."""
-    if not opened.graph.problems:
+    if not opened.problems:
         return
-    count = len(opened.graph.problems)
+    count = len(opened.problems)
     with st.container(border=True, key="problems"):
         st.markdown(
             f":orange[:material/warning:] **{count} problem{'s' if count > 1 else ''}** to mend first, on Build"
         )
-        for problem in opened.graph.problems[:12]:
+        for problem in opened.problems[:12]:
             show.plain(f"line {problem.place.line}: {problem.message}")
 
 
@@ -79,7 +82,6 @@ def _changed(key: str, edit: Any) -> None:
 def _data(opened: Opened) -> None:
     """The dataset, its options, and which column feeds what."""
     document = opened.document
-    assert document is not None
     data: Plain = document.get("data") or {}
     kinds = [name for name in parts() if family(name) == "dataset"]
     with st.container(border=True):
@@ -99,7 +101,7 @@ def _data(opened: Opened) -> None:
 
 
 def _set_type(document: Plain, value: str) -> Plain:
-    return {**document, "data": {"type": value}} if value else {k: v for k, v in document.items() if k != "data"}
+    return {**document, "data": {"type": value} if value else None}
 
 
 def _set_held_out(document: Plain, value: int) -> Plain:
@@ -172,7 +174,6 @@ def _set_column(name: str, document: Plain, value: str) -> Plain:
 def _stages(opened: Opened) -> None:
     """Stages as columns: their settings above, and below what each part is in them."""
     document = opened.document
-    assert document is not None
     count = len(document.get("stages") or [])
     with st.container(border=True):
         head, add = st.columns([4, 1], vertical_alignment="center")
@@ -237,8 +238,6 @@ def _set_setting(index: int, field: str, document: Plain, text: str) -> Plain:
     try:
         value = int(value) if kind == "integer" else float(value) if kind == "number" else value
     except ValueError as error:
-        from assembler.errors import AssemblerError
-
         wanted = "a whole number" if kind == "integer" else "a number"
         raise AssemblerError(f"{LABELS.get(field, field)} is {wanted}, not {value!r}; nothing was changed") from error
     return stages.set_setting(document, index, field, value)
@@ -258,19 +257,19 @@ def _set_cell(row: str, index: int, document: Plain, state: str | None) -> Plain
 
 def _start(workspace: Workspace, opened: Opened) -> None:
     """The name, and the start."""
-    document = opened.graph.document
-    total = sum(stage.steps for stage in document.stages)
+    document = opened.graph.spec.document
+    total = sum(stage.steps for stage in document.stages) if document else 0
     with st.container(border=True):
         name_column, watch_column, button_column = st.columns([2, 1, 1], vertical_alignment="bottom")
         name = name_column.text_input("Name of the run", value=_free_name(workspace, opened.name))
         watch = watch_column.number_input(
             "Sample answers every", 0, max(1, total), max(1, total // LOOKS) if total else 0, help="Steps; 0 is never"
         )
-        ready = not opened.graph.problems and bool(document.stages)
+        ready = not opened.problems and total > 0
         pressed = button_column.button(
             "Start training", type="primary", icon=":material/play_arrow:", disabled=not ready, width="stretch"
         )
-        if not document.stages:
+        if not opened.document["stages"]:
             st.caption("Add a stage to say what learns.")
         path = opened.path or workspace.specs / "untitled.yaml"
         if name:
@@ -278,11 +277,11 @@ def _start(workspace: Workspace, opened: Opened) -> None:
     if pressed:
         from ui.views.train import select
 
-        run = training.begin(workspace, opened.saved(), name, int(watch))
+        run = training.begin(workspace, opened.saved(workspace), name, int(watch))
         select(run.folder.name)
         st.rerun()
 
 
 def _free_name(workspace: Workspace, name: str) -> str:
-    stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in name).strip("-") or "run"
+    stem = slug(name) or "run"
     return next(n for n in (f"{stem}-{i}" for i in range(1, 100_000)) if not (workspace.runs / n).exists())

@@ -8,10 +8,15 @@ from pathlib import Path
 import streamlit as st
 
 from assembler.errors import AssemblerError
-from ui import drafts, opening, pictures, show
+from assembler.files import write_text
+from ui import opening, pictures, show
+from ui.document import text_of
+from ui.views.build import documents
 from ui.workspace import GALLERY, Workspace
 
 COLUMNS = 3
+MOST = 4000
+"""Letters of a spec that its sentence is looked for in."""
 
 
 def render() -> None:
@@ -47,10 +52,7 @@ def _card(path: Path) -> None:
     image = pictures.picture(path, path.stat().st_mtime_ns)
     if image:
         st.image(image, width="stretch", alt=f"The graph of {path.stem}")
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"**{show.escaped(path.stem)}**")
-        if drafts.draft_path(path).is_file():
-            st.badge("unsaved changes", color="gray", icon=":material/edit:")
+    st.markdown(f"**{show.escaped(path.stem)}**")
     st.caption(show.escaped(sentence(path)) or "No description: the comment that a spec begins with would stand here.")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if st.button("Open", key=f"open-{key}", type="primary", icon=":material/account_tree:"):
@@ -66,7 +68,7 @@ def _card(path: Path) -> None:
 def sentence(path: Path) -> str:
     """The first sentence of the comment that a spec begins with."""
     lines = []
-    for line in drafts.file_text(path).splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace")[:MOST].splitlines():
         text = line.removeprefix("#").strip() if line.startswith("#") else ""
         if not text:
             break
@@ -75,7 +77,7 @@ def sentence(path: Path) -> str:
 
 
 def copy(path: Path, name: str) -> Path:
-    """Save what a spec says now, its draft if there is one, under another name.
+    """Save what a spec says on the page now under another name.
 
     Raises:
         AssemblerError: the name is none, or taken.
@@ -84,5 +86,7 @@ def copy(path: Path, name: str) -> Path:
     target = workspace.named(workspace.specs, name, ".yaml")
     if target.exists():
         raise AssemblerError(f"there is a spec {name} already; choose another name")
-    drafts.save(target, drafts.read_draft(path).text)
+    held = documents().open(opening.key_of(path), path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, text_of(held.document))
     return target

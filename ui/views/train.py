@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from ui import training
+from ui.editing import REFUSED
 from ui.views import _setup, _watch
 from ui.workspace import Workspace
 
@@ -19,7 +20,7 @@ def render() -> None:
     title.title("Train")
     with chooser:
         chosen = _choose(names)
-    if refused := st.session_state.pop("refused", None):
+    if refused := st.session_state.pop(REFUSED, None):
         st.error(refused, icon=":material/error:")
     if chosen == NEW:
         _setup.render(workspace)
