@@ -43,12 +43,12 @@ def check(spec: Spec | Path) -> Graph:
     if spec.document is None:
         return graph
     _parse_nodes(graph)
+    _parse_adapters(graph)
     _parse_data(graph)
     _parse_edges(graph)
     _order(graph)
     _infer(graph)
     _check_samples(graph)
-    _check_adapters(graph)
     _check_data(graph)
     _check_stages(graph)
     graph.problems.sort(key=lambda problem: (problem.place.line, problem.place.column))
@@ -120,13 +120,17 @@ def _parse_edges(graph: Graph) -> None:
 
 def _fits(graph: Graph, edge: Edge, index: int) -> bool:
     """Whether both ends of a wire exist."""
-    for node, other in ((edge.source, edge.target), (edge.target, edge.source)):
-        if node not in graph.parts:
+    targets: dict[str, Any] = {**graph.document.nodes, **graph.document.adapters}
+    for node, other, named, present in (
+        (edge.source, edge.target, graph.document.nodes, set(graph.parts)),
+        (edge.target, edge.source, targets, {*graph.parts, *graph.adapters}),
+    ):
+        if node not in present:
             graph.dangling.add(other)
-            if node not in graph.document.nodes:
-                _add(graph, f"{edge}: there is no node {node}{nearest(node, graph.document.nodes)}", ("edges", index))
+            if node not in named:
+                _add(graph, f"{edge}: there is no node {node}{nearest(node, named)}", ("edges", index))
             return False
-    part = graph.parts[edge.target]
+    part = graph.receiver(edge.target)
     ports = part.ports()
     if edge.port in ports:
         return True
@@ -154,7 +158,9 @@ def _rewire(edge: Edge, edges: list[str], title: str) -> Fix:
 def _order(graph: Graph) -> None:
     sorter: TopologicalSorter[str] = TopologicalSorter({node: [] for node in graph.parts})
     for edge in graph.edges:
-        sorter.add(edge.target, edge.source)
+        target = graph.adapters[edge.target].host if edge.target in graph.adapters else edge.target
+        if target in graph.parts:
+            sorter.add(target, edge.source)
     try:
         graph.order = list(sorter.static_order())
     except CycleError as error:
@@ -179,17 +185,34 @@ def _infer(graph: Graph) -> None:
         graph.wants[node] = next((width for width in found if width is not None), None)
     for node in graph.order:
         graph.values[node] = _value(graph, node)
+    for name in graph.adapters if graph.order else ():
+        _inputs(graph, name)
 
 
 def _wanted(graph: Graph, edge: Edge) -> Dim:
     try:
-        return graph.parts[edge.target].wants(edge.port, graph.base)
+        return graph.receiver(edge.target).wants(edge.port, graph.base)
     except AssemblerError:
         return None  # said at the node itself, by its shape rule
 
 
 def _value(graph: Graph, node: str) -> Value | None:
-    part, inputs, good = graph.parts[node], {}, True
+    part, inputs = graph.parts[node], _inputs(graph, node)
+    if inputs is None:
+        return None
+    try:
+        value = part.shape(inputs, graph.wants[node], graph.base)
+        return replace(value, ragged=True) if part.masks == "kept" and graph.ragged(node) else value
+    except (WireError, AssemblerError) as error:
+        where = {"port": error.port, "fix": error.fix} if isinstance(error, WireError) else {}
+        _add(graph, f"nodes.{node}: {error}", ("nodes", node), node=node, **where)
+        return None
+
+
+def _inputs(graph: Graph, node: str) -> dict[str, Value] | None:
+    """The values on the wires into a node or adapter by port, or None when one is missing or does not fit."""
+    part, inputs, good = graph.receiver(node), {}, True
+    keys = ("nodes" if node in graph.parts else "adapters", node)
     ports = part.ports()
     for edge in graph.incoming[node]:
         wire = graph.values[edge.source]
@@ -209,25 +232,17 @@ def _value(graph: Graph, node: str) -> Value | None:
         kinds = " or ".join(ports[port])
         _add(
             graph,
-            f"nodes.{node}: nothing is wired to `{port}`, which takes {kinds}",
-            ("nodes", node),
+            f"{'.'.join(keys)}: nothing is wired to `{port}`, which takes {kinds}",
+            keys,
             node=node,
             port=port,
         )
-    if missing or not good:
-        return None
-    try:
-        value = part.shape(inputs, graph.wants[node], graph.base)
-        return replace(value, ragged=True) if part.masks == "kept" and graph.ragged(node) else value
-    except (WireError, AssemblerError) as error:
-        where = {"port": error.port, "fix": error.fix} if isinstance(error, WireError) else {}
-        _add(graph, f"nodes.{node}: {error}", ("nodes", node), node=node, **where)
-        return None
+    return None if missing or not good else inputs
 
 
 def _check_ragged(graph: Graph, edge: Edge, wire: Value) -> bool:
     """Whether samples of different lengths can go into this port."""
-    part = graph.parts[edge.target]
+    part = graph.receiver(edge.target)
     if not wire.ragged or part.masks != "refused" or not graph.carries(edge):
         return True
     message = (
@@ -241,7 +256,7 @@ def _check_ragged(graph: Graph, edge: Edge, wire: Value) -> bool:
 def _check_samples(graph: Graph) -> None:
     """The consumers of each input agree on how its samples become a tensor."""
     for node in graph.samples:
-        known = all(graph.values[edge.target] is not None for edge in graph.outgoing[node])
+        known = all(graph.values.get(edge.target, True) is not None for edge in graph.outgoing[node])
         if known and node not in graph.dangling and (graph.outgoing[node] or graph.document.stages):
             try:
                 graph.processor(node)
@@ -277,7 +292,7 @@ def _check_width(graph: Graph, edge: Edge, wire: Value) -> None:
     _add(graph, message, _edge_keys(graph, edge), node=edge.target, port=edge.port, fix=fix)
 
 
-def _check_adapters(graph: Graph) -> None:
+def _parse_adapters(graph: Graph) -> None:
     from assembler.anatomy import expanded
 
     for name, raw in graph.document.adapters.items():

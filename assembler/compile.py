@@ -10,7 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from assembler.adapters.book import Adapters
+from assembler.adapters.book import Adapters, adapters_of
+from assembler.adapters.host import Wire
 from assembler.errors import AssemblerError
 from assembler.graph import Graph
 from assembler.ragged import Ragged, paired, parted
@@ -21,7 +22,7 @@ class Step:
     """One call of the plan: the node, its batch tensors, and the nodes whose values follow them.
 
     `targets` are those batch tensors that may be absent; `keeps_mask` is set where the mask of a ragged wire goes past
-    the module.
+    the module; `feeds` are the wires into the adapters on the node: adapter, port and source of each.
     """
 
     node: str
@@ -29,6 +30,12 @@ class Step:
     sources: tuple[str, ...]
     targets: frozenset[str] = frozenset()
     keeps_mask: bool = False
+    feeds: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def needs(self) -> set[str]:
+        """The nodes whose values the call takes, by its own wires or its adapters'."""
+        return {*self.sources, *(source for _, _, source in self.feeds)}
 
 
 class Assembly(nn.Module):
@@ -55,7 +62,11 @@ class Assembly(nn.Module):
         self.refresh()
 
     def refresh(self) -> None:
-        """Look again for modules that leave an `auxiliary_loss`; after an adapter came or went."""
+        """Look again for modules that leave an `auxiliary_loss` and for wires; after an adapter came or went."""
+        books = [book for host in self.nodes.values() if (book := adapters_of(host)) is not None]
+        self.wires: dict[tuple[str, str], Wire] = {
+            (name, port): wire for book in books for name in book.names for port, wire in book.wires(name).items()
+        }
         named = [(node, module) for node, host in self.nodes.items() for module in host.modules()]
         self._auxiliaries = [(node, module) for node, module in named if hasattr(type(module), "auxiliary_loss")]
 
@@ -91,22 +102,29 @@ class Assembly(nn.Module):
                 continue
             extras = [batch.get(key) if key in step.targets else batch[key] for key in step.extras]
             module, wires = self.nodes[step.node], [values[source] for source in step.sources]
+            self._feed(step, values)
             if step.keeps_mask:
                 plain, mask = parted(wires[0])
                 values[step.node] = paired(module(*extras, plain), mask)
             else:
                 values[step.node] = module(*extras, *wires)
+            self._feed(step, {})
         return values
+
+    def _feed(self, step: Step, values: dict[str, Any]) -> None:
+        """Lay what the adapters on a node read on their wires; nothing when the values are gone."""
+        for adapter, port, source in step.feeds:
+            self.wires[adapter, port].value = values.get(source)
 
     def _needed(self, batch: dict[str, Tensor], before: str | None) -> set[str]:
         """The nodes to compute for a batch."""
         if before is None:
             wanted = set(self.counted or (step.node for step in self.plan))
         else:
-            wanted = {source for step in self.plan if step.node == before for source in step.sources}
+            wanted = {source for step in self.plan if step.node == before for source in step.needs}
         for step in reversed(self.plan):
             if step.node in wanted and step.node not in batch:
-                wanted.update(step.sources)
+                wanted.update(step.needs)
         return wanted - batch.keys()
 
     def only(self, objectives: Sequence[str] | None) -> None:
@@ -114,9 +132,13 @@ class Assembly(nn.Module):
         self.counted = None if objectives is None else tuple(objectives)
 
     def features(self, target: str, batch: dict[str, Tensor]) -> list[Any]:
-        """The values on the wires into `target`, in the order of its ports; nothing after them is computed."""
+        """The values on the wires into `target`, in the order of its ports; nothing after them is computed.
+
+        What the adapters on it read stays on their wires, for a call of its module.
+        """
         step = next(step for step in self.plan if step.node == target)
         values = self.values(batch, before=target)
+        self._feed(step, values)
         return [values[source] for source in step.sources]
 
     def of(self, name: str) -> list[str]:
@@ -194,6 +216,7 @@ def _step(graph: Graph, node: str) -> Step:
         sources=tuple(wires),
         targets=frozenset(f"{node}_{key}" for key in part.targets),
         keeps_mask=part.masks == "kept" and graph.ragged(node),
+        feeds=tuple((name, e.port, e.source) for name in graph.hosted(node) for e in graph.incoming[name]),
     )
 
 
@@ -222,17 +245,14 @@ def _place(device: str, loads: bool) -> AbstractContextManager[Any]:
 
 def _attach(graph: Graph, assembly: Assembly) -> None:
     for index, (name, part) in enumerate(graph.adapters.items()):
+        host, seed = assembly.nodes[part.host], graph.document.seed * 1_000_003 + 500_009 + index
+        wires = {edge.port: graph.values[edge.source] for edge in graph.incoming[name]}
         try:
-            new = part.attach(assembly.nodes[part.host], name, seed=graph.document.seed * 1_000_003 + 500_009 + index)
+            new = part.attach(host, name, seed, wires)  # type: ignore[arg-type]
         except AssemblerError as error:
             place = graph.spec.place("adapters", name)
             raise AssemblerError(f"{graph.spec.path}:{place.line}:{place.column}: adapters.{name}: {error}") from error
-        _rename(assembly, part.host, new, name)
-
-
-def _rename(assembly: Assembly, host: str, new: list[str], name: str) -> None:
-    """Record an adapter's parameters under their full names."""
-    assembly.adapters[name] = [f"nodes.{host}.{key}" for key in new]
+        assembly.adapters[name] = [f"nodes.{part.host}.{key}" for key in new]
 
 
 @contextmanager

@@ -108,7 +108,15 @@ def _feeder(graph: Graph, node: str, slot: str) -> str:
 
 
 def _check_targets(graph: Graph, node: str) -> None:
-    """Nothing on the way to a slot needs more than the inputs when it serves."""
+    """Nothing on the way to a slot needs more than the inputs when it serves, and no adapter is without a graph."""
+    for name, adapter in graph.adapters.items():
+        if adapter.exports:
+            raise ExportRefused(f"{name}: {adapter.type} has no ONNX graph: {adapter.exports}")
+        if adapter.host == node and graph.incoming[name]:
+            raise ExportRefused(
+                f"{name}: {adapter.type} reads {graph.incoming[name][0].source} inside the language model, and the "
+                "decoder's graph has no input for it"
+            )
     for slot in graph.slot_tokens(node):
         for name in graph.ancestors(_feeder(graph, node, slot)):
             part = graph.parts[name]

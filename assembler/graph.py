@@ -49,9 +49,21 @@ class Graph:
         for edge in self.edges:
             found[edge.target].append(edge)
         for node, edges in found.items():
-            ports = list(self.parts[node].ports())
+            ports = list(self.receiver(node).ports())
             edges.sort(key=lambda edge: ports.index(edge.port))
         return found
+
+    def receiver(self, name: str) -> Part:
+        """The node or adapter that a wire ends at."""
+        return self.parts[name] if name in self.parts else self.adapters[name]
+
+    def hosted(self, node: str) -> list[str]:
+        """The adapters that are put into a node, in the order of the spec."""
+        return [name for name, part in self.adapters.items() if part.host == node]
+
+    def reaching(self, node: str) -> list[Edge]:
+        """The wires into a node and into the adapters on it."""
+        return [edge for name in (node, *self.hosted(node)) for edge in self.incoming[name]]
 
     @cached_property
     def outgoing(self) -> dict[str, list[Edge]]:
@@ -80,7 +92,7 @@ class Graph:
     def carries(self, edge: Edge) -> bool:
         """Whether a wire carries a tensor; the words for a slot of a prompt are no tensor."""
         wire = self.values.get(edge.source)
-        return wire is None or wire.kind != "text" or self.parts[edge.target].reads_text
+        return wire is None or wire.kind != "text" or self.receiver(edge.target).reads_text
 
     def ragged(self, node: str) -> bool:
         """Whether a value that is wired to the node comes with a mask."""
@@ -98,7 +110,7 @@ class Graph:
         wanted = {node}
         for name in reversed(self.order):
             if name in wanted:
-                wanted.update(edge.source for edge in self.incoming[name] if self.carries(edge))
+                wanted.update(edge.source for edge in self.reaching(name) if self.carries(edge))
         return [name for name in self.order if name in wanted]
 
     def is_input(self, node: str) -> bool:
@@ -112,7 +124,7 @@ class Graph:
             AssemblerError: nothing consumes it, or its consumers want different tensors.
         """
         wires = [edge for edge in self.outgoing[node] if self.carries(edge)]
-        wanted = {edge.target: self.parts[edge.target].processor(self.parts[node], self.base) for edge in wires}
+        wanted = {edge.target: self.receiver(edge.target).processor(self.parts[node], self.base) for edge in wires}
         if not wanted:
             raise AssemblerError(f"nodes.{node}: nothing is wired to it; add an edge or remove the node")
         first = next(iter(wanted))

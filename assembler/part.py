@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -166,11 +166,11 @@ class AdapterPart(Part):
         """
         raise AssemblerError(f"{self.type} attaches nothing")
 
-    def attach(self, host: nn.Module, name: str, seed: int) -> list[str]:
+    def attach(self, host: nn.Module, name: str, seed: int, wires: Mapping[str, Value] | None = None) -> list[str]:
         """Put the adapter `name` on `host` in place; the names, within `host`, of the new parameters."""
         from assembler.adapters.book import attach
 
-        return attach(self, host, name, seed)
+        return attach(self, host, name, seed, wires or {})
 
     def merge(self, host: nn.Module, name: str) -> None:
         """Work the adapter `name` into the weights of `host` and take it off, where this part is `mergeable`."""

@@ -22,6 +22,7 @@ from assembler.adapters.tap import Cell, Insert, Point, Tap, foldable, on_slice,
 from assembler.anatomy import anatomy_of, joined
 from assembler.errors import AssemblerError
 from assembler.registry import parts
+from assembler.values import Value
 
 if TYPE_CHECKING:
     from assembler.part import AdapterPart
@@ -239,8 +240,12 @@ def adapters_of(host: nn.Module) -> Book | None:
     return next((module._book for module in host.modules() if isinstance(module, Adapters)), None)
 
 
-def attach(part: AdapterPart, host: nn.Module, name: str, seed: int) -> list[str]:
+def attach(
+    part: AdapterPart, host: nn.Module, name: str, seed: int, wires: Mapping[str, Value] | None = None
+) -> list[str]:
     """Put an adapter on a host in place: what `part.inject` says, drawn under `seed`, in the host's mode.
+
+    `wires` are the values on the wires into it, by port.
 
     Returns:
         the names, within `host`, of the new parameters; they require gradients and all others keep their flags.
@@ -252,7 +257,7 @@ def attach(part: AdapterPart, host: nn.Module, name: str, seed: int) -> list[str
     root = book.root
     if name in book.names:
         raise AssemblerError(f"the host already has an adapter {name!r}; pick another name")
-    on = Host(root, name, part)
+    on = Host(root, name, part, wires or {})
     with seeded(seed), on_device(on.parameter):
         part.inject(on)
     if not on.inserts:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +25,7 @@ from assembler.adapters.tap import Insert, Point, is_conv1d
 from assembler.anatomy import Anatomy, Slice, anatomy_of, expanded, places_of
 from assembler.errors import AssemblerError
 from assembler.suggest import nearest
+from assembler.values import Value
 
 if TYPE_CHECKING:
     from assembler.part import AdapterPart
@@ -53,7 +54,8 @@ class Wire:
     """What another node sends to the adapter, while the host runs."""
 
     def __init__(self, port: str) -> None:
-        self.port, self.value = port, None
+        self.port = port
+        self.value: Any = None
 
     def __call__(self) -> Any:
         """The value on the wire: a tensor, or a `Ragged`.
@@ -75,10 +77,17 @@ class Host:
         root: the module that the anatomy describes.
         name: the adapter's name.
         anatomy: the table that fits.
+        inputs: the values on the wires into the adapter, by port; their widths are known, their tensors come later.
     """
 
-    def __init__(self, root: nn.Module, name: str, part: AdapterPart | None = None) -> None:
-        self.root, self.name, self.part = root, name, part
+    def __init__(
+        self,
+        root: nn.Module,
+        name: str,
+        part: AdapterPart | None = None,
+        inputs: Mapping[str, Value] | None = None,
+    ) -> None:
+        self.root, self.name, self.part, self.inputs = root, name, part, inputs or {}
         self.anatomy: Anatomy = anatomy_of(root)[0]
         self.places = places_of(root)
         self.inserts: dict[str, Insert] = {}
@@ -260,7 +269,13 @@ class Host:
         return self.shared.setdefault(key, module)
 
     def wire(self, port: str) -> Wire:
-        """What the node wired to `port` of the adapter sends; call it in a module's forward."""
+        """What the node wired to `port` of the adapter sends; call it in a module's forward.
+
+        Raises:
+            AssemblerError: nothing is wired to the port.
+        """
+        if port not in self.inputs:
+            raise AssemblerError(f"nothing is wired to `{port}`; add an edge, such as `eyes -> {self.name}.{port}`")
         return self.wires.setdefault(port, Wire(port))
 
     def _add(self, place: str, insert: Insert) -> None:
