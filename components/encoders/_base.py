@@ -48,7 +48,17 @@ class EncoderPart(Part):
         if self.weights == "random":
             return self.config or {}
         path = cached(parse_source(self.weights), base)
-        return None if path is None else read_config(path)
+        return None if path is None else self.config_at(path)
+
+    def config_at(self, path: Path) -> dict[str, Any]:
+        """The config of the weights that lie at `path`."""
+        return read_config(path)
+
+    def state_at(self, path: Path) -> dict[str, Tensor]:
+        """The tensors of the weights that lie at `path`."""
+        from assembler.weights import load_state
+
+        return load_state(path)
 
     def block(self, count: int) -> int | None:
         """`layer` counted from 0, for a model of `count` blocks.
@@ -63,9 +73,7 @@ class EncoderPart(Part):
         return self.layer % count
 
     def load(self, module: nn.Module, base: Path) -> None:
-        from assembler.weights import load_state
-
-        self.place(module, load_state(fetch(parse_source(self.weights), base, self.sha256)))
+        self.place(module, self.state_at(fetch(parse_source(self.weights), base, self.sha256)))
         if self.mix:
             module.mix.materialise()  # type: ignore[operator,union-attr]
 

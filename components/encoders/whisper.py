@@ -12,6 +12,7 @@ from assembler.part import Part, WireError
 from assembler.registry import register
 from assembler.values import Dim, Value, value
 from components.encoders._base import EncoderPart
+from components.encoders._whisper_weights import whisper_config, whisper_state
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,8 +28,9 @@ class WhisperEncoder(EncoderPart):
 
     The log-mel spectrogram (Hann window of 400, hop of 160, Slaney filters, clipped 8 below its maximum) is taken
     inside the module, so that it is the same wherever the model runs. Sounds of up to 30 s; the positions are those of
-    the first S / 320 tokens. Weights: a folder of transformers' layout, or `random` with `config`. Source: arXiv
-    2212.04356. Parameters: those of transformers' WhisperEncoder for the config; with `mix` also layers + 2.
+    the first S / 320 tokens. Weights: a folder of transformers or of CTranslate2 (as faster-whisper ships it), a
+    checkpoint of openai-whisper (.pt), or `random` with `config`. Source: arXiv 2212.04356. Parameters: those of
+    transformers' WhisperEncoder for the config; with `mix` also layers + 2.
     """
 
     type = "encoder.whisper"
@@ -87,7 +89,13 @@ class WhisperEncoder(EncoderPart):
         block = self.block(size_in(config, "encoder_layers") or DEFAULTS["encoder_layers"])
         return WhisperTower(config, block, self.mix, self.output == "pooled")
 
+    def config_at(self, path: Path) -> dict[str, Any]:
+        return whisper_config(path)
+
+    def state_at(self, path: Path) -> dict[str, Tensor]:
+        return whisper_state(path)
+
     def place(self, module: nn.Module, state: dict[str, Tensor]) -> None:
         from components.encoders._states import place_exactly
 
-        place_exactly(module.encoder, state, ("model.encoder.", "encoder.", ""), self.weights)  # type: ignore[arg-type]
+        place_exactly(module.encoder, state, ("encoder.", ""), self.weights)  # type: ignore[arg-type]

