@@ -59,7 +59,7 @@ class Guard:
         query = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
         if scope["type"] == "http" and any(key == "token" and self._same(value) for key, value in query):
             rest = urlencode([pair for pair in query if pair[0] != "token"])
-            answer = RedirectResponse(scope["path"] + (f"?{rest}" if rest else ""), 303)
+            answer = RedirectResponse("/" + scope["path"].lstrip("/\\") + (f"?{rest}" if rest else ""), 303)
             answer.set_cookie(TOKEN, self.token, httponly=True, samesite="strict")
             return answer
         return PlainTextResponse(REFUSAL, 403)

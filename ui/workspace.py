@@ -27,6 +27,8 @@ from assembler.spec import Spec, plain
 WORKSPACE = "ASSEMBLER_WORKSPACE"
 SPEC = "ASSEMBLER_SPEC"
 NAME = re.compile(r"\w[\w.-]{0,63}")
+PROSE = ("prompt", "system", "question")
+"""Keys of texts that are never paths, whatever they look like."""
 GALLERY = Path(__file__).resolve().parent.parent / "exports" / "gallery"
 
 
@@ -144,10 +146,13 @@ def _texts(tree: Any, keys: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[
         yield keys, tree
 
 
-def _path_in(keys: tuple[str | int, ...], text: str) -> str | None:
-    """The path that a text of a spec names, if it names one: a `file:` source anywhere, any option of a dataset."""
-    if text.startswith("file:"):
-        return text.removeprefix("file:").partition("@")[0]
-    is_option = keys[:2] == ("data", "options")
-    looks_like_path = text.startswith(("/", "~")) or ".." in Path(text).parts or keys[-1:] == ("path",)
-    return text if is_option and looks_like_path else None
+def _path_in(keys: tuple[str | int, ...], text: str) -> Path | None:
+    """The path that a text of a spec names: a `file:` source, a `path`, or whatever looks like one that leads away."""
+    word = text.strip()
+    if word.startswith("file:"):
+        return Path(word.removeprefix("file:")).expanduser()
+    if keys[0] not in ("nodes", "adapters", "data") or keys[-1] in PROSE:
+        return None
+    path = Path(word)
+    leads_away = path.is_absolute() or word.startswith("~") or ".." in path.parts
+    return path.expanduser() if keys[-1] == "path" or leads_away else None
