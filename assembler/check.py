@@ -44,6 +44,7 @@ def check(spec: Spec | Path) -> Graph:
         return graph
     _parse_nodes(graph)
     _parse_adapters(graph)
+    _check_compose(graph)
     _parse_data(graph)
     _parse_edges(graph)
     _order(graph)
@@ -315,6 +316,37 @@ def _parse_adapters(graph: Graph) -> None:
             _add(graph, f"adapters.{name}: {error}", (*keys, "sites"), node=part.host)
             continue
         graph.adapters[name] = part
+
+
+def _check_compose(graph: Graph) -> None:
+    """The compositions: known adapters, blocks that nest, and no adapter that trains or combines and is left out."""
+    from assembler.adapters import blocks
+
+    named: set[str] = set()
+    for host, text in graph.document.compose.items():
+        keys = ("compose", host)
+        if host not in graph.document.nodes:
+            _add(graph, f"compose: there is no node {host[:80]}{nearest(host, graph.document.nodes)}", keys)
+            continue
+        try:
+            tree = blocks.parse(text)
+            named |= set(tree.names())
+            if {*tree.names()} <= {*graph.adapters} | {n for n in tree.names() if n not in graph.document.adapters}:
+                blocks.check(tree, {name: graph.adapters[name].trait for name in graph.hosted(host)}, host, text)
+        except AssemblerError as error:
+            message = str(error)
+            prefix = "" if message.startswith("compose.") else f"compose.{host}: "
+            _add(graph, prefix + message, keys, node=host)
+    trained = {name for stage in graph.document.stages for name in stage.train}
+    for name, part in graph.adapters.items():
+        if name in named:
+            continue
+        if part.trait == "mixer":
+            way = f"add `compose: {{{part.host}: ...}}` with fuse(a, b, by={name}) or route(a, b, by={name})"
+            _add(graph, f"adapters.{name}: it combines others and stands in no composition; {way}", ("adapters", name))
+        elif part.host in graph.document.compose and name in trained:
+            way = f"add it to compose.{part.host}, or take it out of `train`"
+            _add(graph, f"adapters.{name}: a stage trains it and no composition runs it; {way}", ("adapters", name))
 
 
 def _parse_data(graph: Graph) -> None:

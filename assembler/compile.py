@@ -244,15 +244,22 @@ def _place(device: str, loads: bool) -> AbstractContextManager[Any]:
 
 
 def _attach(graph: Graph, assembly: Assembly) -> None:
-    for index, (name, part) in enumerate(graph.adapters.items()):
+    """Put the adapters in, those that combine others last, and let each host run its composition."""
+    indexed = sorted(enumerate(graph.adapters.items()), key=lambda item: item[1][1].trait == "mixer")
+    for index, (name, part) in indexed:
         host, seed = assembly.nodes[part.host], graph.document.seed * 1_000_003 + 500_009 + index
         wires = {edge.port: graph.values[edge.source] for edge in graph.incoming[name]}
         try:
-            new = part.attach(host, name, seed, wires)  # type: ignore[arg-type]
+            composition = graph.document.compose.get(part.host, "")
+            new = part.attach(host, name, seed, wires, composition)  # type: ignore[arg-type]
         except AssemblerError as error:
             place = graph.spec.place("adapters", name)
             raise AssemblerError(f"{graph.spec.path}:{place.line}:{place.column}: adapters.{name}: {error}") from error
         assembly.adapters[name] = [f"nodes.{part.host}.{key}" for key in new]
+    for node, composition in graph.document.compose.items():
+        book = adapters_of(assembly.nodes[node])
+        assert book is not None
+        book.activate(composition)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from assembler.adapters.host import Host
+    from assembler.adapters.tap import Insert
     from assembler.graph import Graph
 
 
@@ -166,11 +167,26 @@ class AdapterPart(Part):
         """
         raise AssemblerError(f"{self.type} attaches nothing")
 
-    def attach(self, host: nn.Module, name: str, seed: int, wires: Mapping[str, Value] | None = None) -> list[str]:
-        """Put the adapter `name` on `host` in place; the names, within `host`, of the new parameters."""
+    def attach(
+        self,
+        host: nn.Module,
+        name: str,
+        seed: int,
+        wires: Mapping[str, Value] | None = None,
+        composition: str = "",
+    ) -> list[str]:
+        """Put the adapter `name` on `host` in place; the names, within `host`, of the new parameters.
+
+        Args:
+            host: the module of the node, or any module that an anatomy fits.
+            name: of the adapter, unique on the host.
+            seed: the new parameters are drawn under it.
+            wires: the values on the wires into the adapter, by port.
+            composition: for a mixer, where `by=` it combines others; see `assembler.adapters.blocks`.
+        """
         from assembler.adapters.book import attach
 
-        return attach(self, host, name, seed, wires or {})
+        return attach(self, host, name, seed, wires, composition)
 
     def merge(self, host: nn.Module, name: str) -> None:
         """Work the adapter `name` into the weights of `host` and take it off, where this part is `mergeable`."""
@@ -179,6 +195,25 @@ class AdapterPart(Part):
         book = adapters_of(host)
         if self.mergeable and book is not None and name in book.names:
             book.merge(name)
+
+
+class MixerPart(AdapterPart):
+    """An adapter that combines what others change: `by=` of `fuse` or `route` in a composition.
+
+    A subclass writes `combine`. The module is called with the list of the changes that the options make at a point,
+    each [B, T, d], and the values that the first option reads there; it returns the change to make. One with a method
+    `gates(*reads) -> [B, T, N]` is a router: the change is the sum of the changes weighted by its gates.
+    """
+
+    trait: ClassVar[Literal["delta", "whole", "mixer"]] = "mixer"
+
+    def combine(self, on: Host, like: Insert, count: int) -> nn.Module:
+        """The module that combines `count` options at the point `like.at`, where `like` is the first of them."""
+        raise AssemblerError(f"{self.type} combines nothing")
+
+    def inject(self, on: Host) -> None:
+        for like in on.mixed:
+            on.mixer(self.combine(on, like, on.options), like)
 
 
 class DatasetPart(Part):

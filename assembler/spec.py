@@ -6,7 +6,7 @@ import io
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -68,6 +68,7 @@ class Document(Strict):
     nodes: dict[str, dict[str, Any]] = Field(default={}, max_length=1000)
     edges: list[str] = Field(default=[], max_length=10_000)
     adapters: dict[str, dict[str, Any]] = Field(default={}, max_length=1000)
+    compose: dict[str, Annotated[str, Field(max_length=10_000)]] = Field(default={}, max_length=1000)
     data: Data | None = None
     stages: list[Stage] = Field(default=[], max_length=100)
     layout: dict[str, tuple[float, float]] = {}

@@ -112,6 +112,22 @@ class Book:
         blocks.check(tree, traits, type(self.root).__name__, composition)
         self._set(tree)
 
+    def mixed(self, name: str, composition: str) -> tuple[list[Insert], int]:
+        """The first insert at every point that the options of a mixer change, and the number of options.
+
+        Raises:
+            AssemblerError: the composition has no `by=` this mixer, or an option is no adapter here.
+        """
+        block = block_by(blocks.parse(composition), name) if composition else None
+        if block is None:
+            raise AssemblerError(f"nothing is combined by {name}; write a composition such as fuse(a, b, by={name})")
+        first: dict[Point, Insert] = {}
+        for option in (leaf for child in block.children for leaf in child.names()):
+            for insert in self._entry(option).inserts.values():
+                if insert.kind in ("add", "set"):
+                    first.setdefault(insert.point, insert)
+        return list(first.values()), len(block.children)
+
     def remove(self, name: str) -> None:
         """Take an adapter off; once the last is off, the host is as it was before the first, bit for bit."""
         self._entry(name)
@@ -190,9 +206,7 @@ def taps_of(root: nn.Module, tree: blocks.Node | None, entries: Mapping[str, Ent
             if insert.kind in ("add", "set"):
                 points.setdefault(insert.point, {}).setdefault(name, []).append(insert)
                 insert.cells = [None if read == insert.point else Cell() for read in insert.reads]
-                for cell, read in zip(insert.cells, insert.reads, strict=True):
-                    if cell is not None:
-                        tap(read.path).cells[read.side].append((cell, read))
+                insert.idle = False
             elif insert.kind == "around":
                 tap(path).arounds.append(insert.module)
             elif insert.kind == "weight":
@@ -203,6 +217,10 @@ def taps_of(root: nn.Module, tree: blocks.Node | None, entries: Mapping[str, Ent
         computed = program(tree, found)  # type: ignore[arg-type]
         if computed is not None:
             tap(point.path).programs[point.side].append((point, computed))
+        for insert in (one for inserts in found.values() for one in inserts if not one.idle):
+            for cell, read in zip(insert.cells, insert.reads, strict=True):
+                if cell is not None:
+                    tap(read.path).cells[read.side].append((cell, read))
     for path, modules in attends.items():
         tap(path).intercept = Intercept(root.get_submodule(path), modules)
     return list(taps.values())
@@ -212,6 +230,15 @@ def shared(root: nn.Module, module: nn.Module) -> bool:
     """Whether another module holds the same weight."""
     weight = getattr(module, "weight", None)
     return any(m is not module and getattr(m, "weight", None) is weight for m in root.modules()) and weight is not None
+
+
+def block_by(tree: blocks.Node, name: str) -> blocks.Block | None:
+    """The block that the mixer `name` combines."""
+    if isinstance(tree, blocks.Leaf):
+        return None
+    if tree.options.get("by") == name:
+        return tree
+    return next((found for child in tree.children if (found := block_by(child, name)) is not None), None)
 
 
 def top(tree: blocks.Node) -> tuple[blocks.Node, ...]:
@@ -241,11 +268,16 @@ def adapters_of(host: nn.Module) -> Book | None:
 
 
 def attach(
-    part: AdapterPart, host: nn.Module, name: str, seed: int, wires: Mapping[str, Value] | None = None
+    part: AdapterPart,
+    host: nn.Module,
+    name: str,
+    seed: int,
+    wires: Mapping[str, Value] | None = None,
+    composition: str = "",
 ) -> list[str]:
     """Put an adapter on a host in place: what `part.inject` says, drawn under `seed`, in the host's mode.
 
-    `wires` are the values on the wires into it, by port.
+    `wires` are the values on the wires into it, by port; `composition` says what a mixer combines.
 
     Returns:
         the names, within `host`, of the new parameters; they require gradients and all others keep their flags.
@@ -257,7 +289,8 @@ def attach(
     root = book.root
     if name in book.names:
         raise AssemblerError(f"the host already has an adapter {name!r}; pick another name")
-    on = Host(root, name, part, wires or {})
+    mixed, options = book.mixed(name, composition) if part.trait == "mixer" else ([], 0)
+    on = Host(root, name, part, wires or {}, mixed, options)
     with seeded(seed), on_device(on.parameter):
         part.inject(on)
     if not on.inserts:

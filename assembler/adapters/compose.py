@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,8 +30,7 @@ class Run:
         """What it adds to the value; exact where it is made of one addition."""
         if len(self.inserts) == 1 and self.inserts[0].kind == "add":
             insert = self.inserts[0]
-            given = [value if cell is None else cut(cell.take()) for cell in insert.cells]
-            return insert.module(*given)
+            return insert.module(*insert.given(value, cut))
         return self(value, cut) - value
 
 
@@ -97,18 +97,40 @@ class Split:
 
 
 class Mix:
-    """value + mixer([change_1, ..., change_n], *reads): a fusion or a router over its children."""
+    """value + mixer([change_1, ..., change_n], *reads): a fusion or a router over its children.
+
+    A router over adapters whose modules know how to work together, such as LoRAs, computes them all at once: no loop
+    over experts, whose number then hardly shows in the time.
+    """
 
     def __init__(self, children: Sequence[Computed | None], mixer: Insert) -> None:
         self.children, self.mixer = list(children), mixer
+        self.experts = alike(children) if hasattr(mixer.module, "gates") else []
+        for expert in self.experts[1:]:
+            expert.idle = True  # all read the same, so that the first reads for all
 
     def __call__(self, value: Tensor, cut: Cut) -> Tensor:
         return value + self.change(value, cut)
 
     def change(self, value: Tensor, cut: Cut) -> Tensor:
+        reads = self.mixer.given(value, cut)
+        if self.experts:
+            modules: list[Any] = [expert.module for expert in self.experts]
+            gates = self.mixer.module.gates(*reads)  # type: ignore[operator]
+            return modules[0].together(modules, gates, *self.experts[0].given(value, cut))
         changes = [torch.zeros_like(value) if c is None else c.change(value, cut) for c in self.children]
-        given = [value if cell is None else cut(cell.take()) for cell in self.mixer.cells]
-        return self.mixer.module(changes, *given)
+        if not hasattr(self.mixer.module, "gates"):
+            return self.mixer.module(changes, *reads)
+        gates = self.mixer.module.gates(*reads)  # type: ignore[operator]  # [B, T, N]
+        return torch.einsum("b...n,nb...d->b...d", gates.to(value.dtype), torch.stack(changes))
+
+
+def alike(children: Sequence[Computed | None]) -> list[Insert]:
+    """The single additions of the children, where all are of one kind that works `together`; otherwise none."""
+    inserts = [child.inserts[0] for child in children if isinstance(child, Run) and len(child.inserts) == 1]
+    kinds = {(type(insert.module), insert.kind, insert.reads) for insert in inserts}
+    same = len(inserts) == len(children) and len(kinds) == 1 and inserts[0].kind == "add"
+    return inserts if same and hasattr(inserts[0].module, "together") else []
 
 
 Computed = Run | Stack | Sum | Split | Mix

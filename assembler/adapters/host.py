@@ -78,6 +78,8 @@ class Host:
         name: the adapter's name.
         anatomy: the table that fits.
         inputs: the values on the wires into the adapter, by port; their widths are known, their tensors come later.
+        mixed: for a mixer, the first insert at each point that its options change.
+        options: for a mixer, how many there are.
     """
 
     def __init__(
@@ -86,8 +88,11 @@ class Host:
         name: str,
         part: AdapterPart | None = None,
         inputs: Mapping[str, Value] | None = None,
+        mixed: Sequence[Insert] = (),
+        options: int = 0,
     ) -> None:
         self.root, self.name, self.part, self.inputs = root, name, part, inputs or {}
+        self.mixed, self.options = mixed, options
         self.anatomy: Anatomy = anatomy_of(root)[0]
         self.places = places_of(root)
         self.inserts: dict[str, Insert] = {}
@@ -206,6 +211,15 @@ class Host:
                 return found
         raise AssemblerError(f"the width at {name} is not known; {type(module).__name__} has no weight")
 
+    def read_width(self, insert: Insert) -> int:
+        """The width of the first value that an insert reads."""
+        read = insert.reads[0]
+        if read == insert.point:
+            return self.width(insert.at)
+        module = self.root.get_submodule(read.path)
+        found = width_of(module, read.side == "out")
+        return self.width(insert.at) if found is None else found // read.of
+
     def shape(self, site: str) -> tuple[int, int]:
         """Inputs and outputs of the linear (embedding, convolution) at a site, or of the slice it is."""
         return self.width(f"{site}.in"), self.width(f"{site}.out")
@@ -260,9 +274,7 @@ class Host:
 
     def mixer(self, module: nn.Module, like: Insert) -> None:
         """A fusion's or router's module at the point of `like`, reading what that reads."""
-        point = like.point
-        key = f"{point.path}.{point.side}" + (f".{point.index}" if point.of > 1 else "")
-        self._add(key, Insert("add", point, module, like.reads))
+        self._add(like.at, Insert("add", like.point, module, like.reads))
 
     def share(self, key: str, module: nn.Module) -> nn.Module:
         """Keep a module that several inserts use with the adapter, once."""
@@ -283,6 +295,7 @@ class Host:
         while key in self.inserts:
             number += 1
             key = f"{place.replace('.', '_') or 'host'}_{number}"
+        insert.at = place
         self.inserts[key] = insert
 
     def _check_callable(self, site: str, path: str) -> None:

@@ -43,19 +43,26 @@ class Insert:
         point: where it acts; the side says nothing for `around`, `weight` and `attend`.
         module: the adapter's module.
         reads: the points whose values `module` is called with; the point itself stands for the value that is changed.
+        at: the name of the point or site.
+        idle: set where another insert reads and computes for it.
     """
 
     kind: Literal["add", "set", "around", "weight", "attend"]
     point: Point
     module: nn.Module
     reads: tuple[Point, ...] = ()
+    at: str = ""
+    idle: bool = False
     cells: list[Cell | None] = field(default_factory=list)
 
     def __call__(self, value: Tensor, cut: Cut) -> Tensor:
         """The new value at the point: [B, T, D] -> [B, T, D]."""
-        given = [value if cell is None else cut(cell.take()) for cell in self.cells]
-        out = self.module(*given)
+        out = self.module(*self.given(value, cut))
         return value + out if self.kind == "add" else out
+
+    def given(self, value: Tensor, cut: Cut) -> list[Tensor]:
+        """The values at `reads`."""
+        return [value if cell is None else cut(cell.take()) for cell in self.cells]
 
 
 class Cell:
@@ -84,8 +91,8 @@ class Tap:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.previous = module.__dict__.get("forward")
-        self.first = next(iter(inspect.signature(module.forward).parameters), "input")
+        self.previous: Callable[..., Any] | None = None
+        self.first = [*inspect.signature(type(module).forward).parameters, "input"][1]
         self.cells: dict[str, list[tuple[Cell, Point]]] = {"in": [], "out": []}
         self.programs: dict[str, list[tuple[Point, Program]]] = {"in": [], "out": []}
         self.arounds: list[nn.Module] = []
@@ -94,6 +101,7 @@ class Tap:
 
     def install(self) -> None:
         """Stand in for the module's forward."""
+        self.previous = self.module.__dict__.get("forward")
         self.module.__dict__["forward"] = self
         if self.intercept is not None:
             self.intercept.install()

@@ -64,6 +64,10 @@ class AfterNorm(Bottleneck):
         super().__init__(*sizes, **knobs)
         self.norm = norm
 
-    def forward(self, added: Tensor, stream: Tensor) -> Tensor:  # type: ignore[override]
+    def inner(self, added: Tensor, stream: Tensor) -> Tensor:
+        """What the bottleneck itself reads."""
         value = added + stream  # [B, T, d]
-        return super().forward(value if self.norm is None else self.norm(value))
+        return value if self.norm is None else self.norm(value)
+
+    def forward(self, added: Tensor, stream: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(self.inner(added, stream))

@@ -29,6 +29,18 @@ class LowRank(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.lora_B(self.lora_A(self.dropout(x))) * self.scale  # [..., in] -> [..., out]
 
+    @staticmethod
+    def together(experts: list[LowRank], gates: Tensor, x: Tensor) -> Tensor:
+        """sum_n g_n s_n B_n A_n x, as one low-rank change of the summed rank: gates [B, T, N], x [B, T, in]."""
+        down = torch.cat([expert.lora_A.weight for expert in experts])  # [N r, in]
+        up = torch.cat([expert.lora_B.weight for expert in experts], 1)  # [out, N r]
+        scales = gates.new_tensor([expert.scale for expert in experts])
+        ranks = [expert.lora_A.weight.shape[0] for expert in experts]
+        repeats = ranks[0] if len({*ranks}) == 1 else torch.tensor(ranks, device=x.device)
+        weights = (gates * scales).repeat_interleave(repeats, -1)  # [B, T, N r]
+        inner = F.linear(experts[0].dropout(x), down)
+        return F.linear(inner * weights.to(inner.dtype), up)
+
     def delta(self) -> Tensor:
         """The change of the weight: [out, in]."""
         return (self.lora_B.weight @ self.lora_A.weight) * self.scale
