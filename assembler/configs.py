@@ -23,6 +23,20 @@ def read_config(path: Path) -> dict[str, Any]:
         raise AssemblerError(f"{file} cannot be read ({error}); a model's folder has a config.json") from error
 
 
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file that a model's folder may have; empty where there is none.
+
+    Raises:
+        AssemblerError: it cannot be read.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        return _read(file, file.stat().st_mtime_ns)
+    except (OSError, ValueError, RecursionError) as error:
+        raise AssemblerError(f"{file} cannot be read ({error}); fetch it again") from error
+
+
 @lru_cache(64)
 def _read(file: Path, changed: int) -> dict[str, Any]:
     if file.suffix == ".gguf":

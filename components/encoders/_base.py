@@ -40,12 +40,6 @@ class LayeredEncoder(Part):
     def pieces(self) -> tuple[str, ...]:
         return ("mix",) if self.mix else ()
 
-    def state_at(self, path: Path) -> dict[str, Tensor]:
-        """The tensors of the weights that lie at `path`."""
-        from assembler.weights import load_state
-
-        return load_state(path)
-
     def block(self, count: int) -> int | None:
         """`layer` counted from 0, for a model of `count` blocks.
 
@@ -59,9 +53,19 @@ class LayeredEncoder(Part):
         return self.layer % count
 
     def load(self, module: nn.Module, base: Path) -> None:
-        self.place(module, self.state_at(fetch(parse_source(self.weights), base, self.sha256)))
+        self.fill(module, fetch(parse_source(self.weights), base, self.sha256))
         if self.mix:
             module.mix.materialise()  # type: ignore[operator,union-attr]
+
+    def fill(self, module: nn.Module, path: Path) -> None:
+        """Put the weights that lie at `path` into the module."""
+        self.place(module, self.state_at(path))
+
+    def state_at(self, path: Path) -> dict[str, Tensor]:
+        """The tensors of the weights that lie at `path`."""
+        from assembler.weights import load_state
+
+        return load_state(path)
 
     def place(self, module: nn.Module, state: dict[str, Tensor]) -> None:
         """Put the tensors of the weights into the module.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from assembler.errors import AssemblerError
+from assembler.errors import AssemblerError, told
 
 
 class LayerMix(nn.Module):
@@ -56,3 +58,30 @@ def place_exactly(
         raise AssemblerError(f"{name}: {prefix}{wrong[0]} is {have} and the config makes it {want}; they do not belong")
     kept = {key: x.to(own[key].dtype) for key, x in found.items()}
     model.load_state_dict(kept, strict=not optional, assign=True)
+
+
+def fill(model: Any, folder: Path, name: str, **options: Any) -> None:
+    """Put a folder of transformers into `model`, a model of transformers made of the folder's config.
+
+    transformers itself reads it, as it knows the names that older versions gave to tensors. `options` are what the
+    model was made with beside its config.
+
+    Raises:
+        AssemblerError: a tensor is missing or of another shape.
+    """
+    with told(f"{name} cannot be read by transformers"):
+        loaded, report = type(model).from_pretrained(
+            folder,
+            config=model.config,
+            output_loading_info=True,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+    for what in ("missing_keys", "mismatched_keys"):
+        for key in sorted(map(str, report[what])):
+            raise AssemblerError(f"{name}: {key} is {what.split('_')[0]}; give the weights of this very config")
+    model.load_state_dict(loaded.state_dict(), assign=True)

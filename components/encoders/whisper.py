@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assembler.bundle.manifest import Processor, SoundProcessor
+from assembler.bundle.manifest import Processor
 from assembler.configs import size_in
-from assembler.errors import AssemblerError
 from assembler.part import Part, WireError
 from assembler.registry import register
 from assembler.values import Dim, Value, value
 from components.encoders._base import EncoderPart
+from components.encoders._sound import RATE, sound_processor
 from components.encoders._whisper_weights import whisper_config, whisper_state
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-RATE, HOP = 16_000, 160
+HOP = 160
 DEFAULTS = {"d_model": 384, "encoder_layers": 4, "num_mel_bins": 80, "max_source_positions": 1500}
 """What transformers' WhisperConfig takes for a size that a config leaves out."""
 
@@ -75,12 +75,7 @@ class WhisperEncoder(EncoderPart):
         return value("tokens", ragged=ragged, facts={"rate": rate}, tokens=tokens, width=sizes["d_model"])
 
     def processor(self, source: Part, base: Path) -> Processor:
-        sound = source.model_dump()
-        if sound["rate"] != RATE:
-            raise AssemblerError(
-                f"Whisper hears {RATE:,} samples a second, and the input has {sound['rate']:,}; set `rate`"
-            )
-        return SoundProcessor(rate=RATE, samples=round(sound["seconds"] * RATE))
+        return sound_processor(source, "Whisper")
 
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
         from components.encoders._whisper import WhisperTower

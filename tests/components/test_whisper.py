@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from assembler.check import check
@@ -88,5 +89,6 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused_by_its_name(folder):
     module = part.build({}, graph.values["ears"], folder)
     state = {f"model.encoder.{key}": x for key, x in module.encoder.state_dict().items()}
     del state["model.encoder.conv2.bias"]
+    save_file(state, folder / "broken.safetensors")
     with pytest.raises(AssemblerError, match=r"conv2\.bias"):
-        part.place(module, state)
+        part.fill(module, folder / "broken.safetensors")
