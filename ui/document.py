@@ -6,6 +6,7 @@ no trace, and a document nobody changed gives back its text byte for byte.
 
 from __future__ import annotations
 
+import json
 import math
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +31,7 @@ SECTIONS: dict[str, Any] = {
     "groups": {},
 }
 """What the editor holds of a spec, with the value that stands for an absent key; every other key stays in the text."""
+
 
 EMPTY = "assembler: 1\nname: model\nnodes: {}\nedges: []\n"
 
@@ -95,6 +97,12 @@ def reads_back(document: EditorDocument, text: str) -> bool:
     return tree is not None and base is not None and same(tree, _restored(base, document["graph"]))
 
 
+def meaning(document: EditorDocument) -> str:
+    """What tells two documents apart that compute different things: all but names and where things stand."""
+    graph = {key: value for key, value in document["graph"].items() if key not in ("name", "layout", "groups")}
+    return json.dumps(graph, sort_keys=True)
+
+
 def refusals(text: str, path: Path) -> list[Problem]:
     """Why a text cannot be drawn at all; empty when it can."""
     spec = parse(text, path)
@@ -140,7 +148,9 @@ def _ordered(found: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
     for key in found:
         if key not in tree:
             before = [k for k in keys if k in order and order.index(k) < order.index(key)]
-            keys.insert(keys.index(before[-1]) + 1 if before else len(keys), key)
+            after = [k for k in keys if k in order and order.index(k) > order.index(key)]
+            place = keys.index(before[-1]) + 1 if before else keys.index(after[0]) if after else len(keys)
+            keys.insert(place, key)
     return {key: found[key] for key in keys}
 
 

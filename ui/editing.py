@@ -14,7 +14,7 @@ from assembler.graph import Graph
 from assembler.problems import Problem
 from ui import opening
 from ui.document import Graph as Plain
-from ui.editor.documents import UNTITLED, Documents, Held
+from ui.editor.documents import Documents, Held
 from ui.editor.messages import Request, Sent, SentDocument
 from ui.views.build import documents
 from ui.workspace import Workspace
@@ -36,7 +36,7 @@ class Opened:
     def read(cls) -> Opened:
         """The spec of this tab."""
         path, store = opening.opened(), documents()
-        held = store.open(opening.key_of(path) if path else UNTITLED, path)
+        held = store.open(path)
         version, checked = held.version, store.check(held)
         return cls(store, held, version, checked.graph, checked.problems)
 

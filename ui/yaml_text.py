@@ -254,14 +254,15 @@ class _Editor:
             head = scalar(key) + self.text[item.key.end_mark.index : start]
         if same(old, new):
             return head + self.text[start : item.end]
-        tail = self.text[max(end, item.start + len(self.text[item.start : start])) : item.end]
+        tail = self.text[max(end, start) : item.end]
         text = self.rewrite(value, old, new, _column(self.text, start))
         if self.is_block(value) and (not new or text == flow(new)):
-            head = head.rstrip() + " "
-            tail = ""
-        elif not self.is_block(value) and isinstance(new, dict | list) and new and is_block and not old:
-            head = (scalar(key) if item.key is not None else "-") + ":" * (item.key is not None)
-            return entry(key, new, indent, force=indent == 0) + tail if item.key is not None else head + " " + text
-        elif item.key is not None and start <= item.key.end_mark.index + 1:
+            colon = item.start + 1 if item.key is None else self.after_colon(item.key)
+            between = self.text[colon:start].rstrip()
+            name = "-" if item.key is None else f"{scalar(key) if key != was else self.text[item.start : colon - 1]}:"
+            return f"{name} {text}{between}"
+        if is_block and item.key is not None and not self.is_block(value) and not old and isinstance(new, dict | list):
+            return entry(key, new, indent, force=indent == 0) + tail
+        if item.key is not None and start <= item.key.end_mark.index + 1:
             head = head.rstrip() + " "
         return head + text + tail

@@ -1,7 +1,8 @@
-"""The documents that the server holds for its tabs: what was accepted last, kept as a draft file after every gesture.
+"""The documents that the server holds for its tabs: what was accepted last, kept as a draft after every gesture.
 
-A tab sends its whole document with the version it has seen. One whose version is old, because another tab was faster,
-is not taken but told, so that no tab's edits vanish.
+A tab sends its whole document with the version it has seen. One whose version is old, because another tab or page was
+faster, is not taken but told, so that no edits vanish. A draft says which tab it came from, so that the tab is known
+again after a restart. A file that changes on the disk is followed where the page has nothing unsaved.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from assembler.graph import Graph
 from assembler.spec import read
 from ui.document import EMPTY, EditorDocument, document_of, drawable, reads_back, refusals, spec_of, text_of
 from ui.editor.messages import Checked, Request, Sent, problems_data
+from ui.opening import key_of
 from ui.workspace import Workspace
 
 UNTITLED = "untitled"
@@ -28,7 +31,7 @@ MOST_ANSWERS = 200
 
 @dataclass
 class Held:
-    """One document: what Python accepted last, from which tab, and the file it came from."""
+    """One document: what Python accepted last and from which tab, and what its file said when it was last looked at."""
 
     id: str
     path: Path | None
@@ -44,64 +47,75 @@ class Held:
         """Who changed the document last, and the document."""
         return {"id": self.id, "version": self.version, "tab": self.tab, "rev": self.rev, "document": self.document}
 
+    def text(self) -> str:
+        """The document as YAML."""
+        known = self.checked
+        return known.yaml if known and (known.tab, known.rev) == (self.tab, self.rev) else text_of(self.document)
+
+    def changed(self, document: EditorDocument, tab: str, rev: int) -> None:
+        """Hold another document."""
+        self.document, self.tab, self.rev, self.version = document, tab, rev, self.version + 1
+
 
 class Documents:
     """All open documents of one server, by id."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
+    def __init__(self) -> None:
         self.held: dict[str, Held] = {}
         self.lock = threading.RLock()
 
-    def open(self, id: str, path: Path | None) -> Held:
-        """The document `id`: as it is held, or its draft, or its file.
+    def open(self, path: Path | None) -> Held:
+        """The document of a spec file (None: the one without a file): as it is held, or as its draft says, or its file.
 
         Raises:
-            AssemblerError: the file cannot be drawn at all.
+            AssemblerError: the text cannot be drawn at all.
         """
+        id = key_of(path) if path else UNTITLED
         with self.lock:
-            if id not in self.held:
-                self.held[id] = self._load(id, path)
-            return self.held[id]
+            held = self.held.get(id) or self._load(id, path)
+            text = _read(path) if path else EMPTY
+            if text != held.saved:
+                if held.text() == held.saved:
+                    held.changed(_drawn(text, path), "file", 0)
+                held.saved = text
+            self.held[id] = held
+            return held
 
     def _load(self, id: str, path: Path | None) -> Held:
-        saved = _read(path) if path else EMPTY
-        document = document_of(saved)
-        if document is None:
-            lines = [problem.render(str(path)) for problem in refusals(saved, path or Path("spec.yaml"))]
-            raise AssemblerError("\n".join(lines))
-        held = Held(id, path, document, saved)
-        draft = self._draft(id)
-        if draft.is_file():
-            kept = json.loads(draft.read_text(encoding="utf-8"))
-            if document_of(kept["document"]["base"]) is not None:
-                held.document, held.version, held.tab, held.rev = (
-                    kept[k] for k in ("document", "version", "tab", "rev")
-                )
-        return held
+        draft, text = self._draft(id), _read(path) if path else EMPTY
+        now = int(time.time() * 1000)  # later than any version that a browser may remember
+        if not draft.is_file():
+            return Held(id, path, _drawn(text, path), text, now)
+        kept = json.loads(draft.read_text(encoding="utf-8"))
+        if kept["saved"] != text and text_of(kept["document"]) == kept["saved"]:
+            return Held(id, path, _drawn(text, path), text, now)
+        return Held(id, path, kept["document"], text, kept["version"], kept["tab"], kept["rev"])
 
     def _draft(self, id: str) -> Path:
-        return self.workspace.drafts / (re.sub(r"[^\w.-]", "_", id) + ".json")
+        return Workspace.current().drafts / (re.sub(r"[^\w.-]", "_", id) + ".json")
+
+    def _keep(self, held: Held) -> None:
+        draft = self._draft(held.id)
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        write_text(draft, json.dumps({**held.as_data(), "saved": held.saved}, ensure_ascii=False))
 
     def accept(self, sent: Sent) -> dict[str, Any] | None:
-        """Take what a tab sent; the newer version and document where another tab was faster."""
+        """Take what a tab sent; the newer version and document where another was faster."""
         with self.lock:
             held = self.held[sent.id]
             mine = held.tab == sent.tab
             if mine and sent.rev <= held.rev:
                 return None
-            if not (mine or sent.force or sent.parent == held.version) and sent.held != held.document:
+            if sent.held == held.document:
+                held.tab, held.rev = sent.tab, sent.rev  # so that the check that goes back is known as this tab's
+                return None
+            if not (mine or sent.force or sent.parent == held.version):
                 return {"version": held.version, "document": held.document}
             if document_of(sent.document.base) is None:
                 raise AssemblerError("the page sent a document whose text is no spec; reload the page")
-            held.document, held.tab, held.rev, held.version = sent.held, sent.tab, sent.rev, held.version + 1
+            held.changed(sent.held, sent.tab, sent.rev)
             self._keep(held)
             return None
-
-    def _keep(self, held: Held) -> None:
-        draft = self._draft(held.id)
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        write_text(draft, json.dumps(held.as_data(), ensure_ascii=False))
 
     def check(self, held: Held) -> Checked:
         """The check of a document as it is now; made once for each version."""
@@ -109,8 +123,9 @@ class Documents:
             document, tab, rev, before = held.document, held.tab, held.rev, held.checked
         if before is not None and (before.tab, before.rev) == (tab, rev):
             return before
-        spec, text = spec_of(document, held.path or self.workspace.specs / "untitled.yaml")
-        outside = list(self.workspace.escapes(spec))
+        workspace = Workspace.current()
+        spec, text = spec_of(document, held.path or workspace.specs / f"{UNTITLED}.yaml")
+        outside = list(workspace.escapes(spec))
         if outside:
             graph, problems = Graph(spec), [*spec.problems, *outside]
         else:
@@ -130,7 +145,7 @@ class Documents:
             if request.name == "read":
                 found = self._read_text(held, request.text or "")
             elif request.name == "discard":
-                found = self._discard(held)
+                found = {"doc": document_of(_read(held.path) if held.path else EMPTY)}
             else:
                 now = self._save(held, request.path)
                 found = {"said": f"Saved {shown(now.path)}" if now.path else ""}
@@ -148,30 +163,28 @@ class Documents:
             return {"doc": document}
         return {"problems": problems_data(refusals(text, held.path or Path("spec.yaml")))}
 
-    def _discard(self, held: Held) -> dict[str, Any]:
-        text = _read(held.path) if held.path else EMPTY
-        return {"doc": document_of(text)}
-
     def _save(self, held: Held, name: str | None) -> Held:
+        workspace = Workspace.current()
         if name is not None:
-            path = self.workspace.named(self.workspace.specs, name.removesuffix(".yaml"), ".yaml")
+            path = workspace.named(workspace.specs, name.removesuffix(".yaml"), ".yaml")
             if path.exists() and path != held.path:
-                raise AssemblerError(f"{path} exists already; choose another name")
+                raise AssemblerError(f"{shown(path)} exists already; choose another name")
         elif held.path is not None:
-            path = self.workspace.writable(held.path)
+            path = workspace.writable(held.path)
         else:
             raise AssemblerError("this model has no file yet; save it under a name")
-        text = text_of(held.document)
-        if not reads_back(held.document, text):
-            raise AssemblerError(f"{path}: the text does not read back as it was drawn; nothing was written")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
         with self.lock:
-            held.saved = text
+            text = text_of(held.document)
+            if not reads_back(held.document, text):
+                raise AssemblerError(
+                    f"{shown(path)}: what was drawn does not read back from its text; nothing is written"
+                )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
             if path == held.path:
+                held.saved = text
+                self._keep(held)
                 return held
-            from ui.opening import key_of
-
             now = Held(key_of(path), path, held.document, text, held.version, held.tab, held.rev, held.checked)
             self.held[now.id] = now
             self._keep(now)
@@ -183,8 +196,9 @@ class Documents:
     def place(self, held: Held) -> dict[str, Any]:
         """Where the document belongs, whether it differs from its file, and the command that checks it."""
         path = shown(held.path) if held.path else None
-        text = held.checked.yaml if held.checked else text_of(held.document)
-        return {"path": path, "dirty": text != held.saved, "command": f"assembler validate {path or 'SPEC'}"}
+        writable = held.path is not None and Workspace.current().may_write(held.path)
+        command = f"assembler validate {path or 'SPEC'}"
+        return {"path": path, "writable": writable, "dirty": held.text() != held.saved, "command": command}
 
 
 def shown(path: Path) -> str:
@@ -192,8 +206,16 @@ def shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
+def _drawn(text: str, path: Path | None) -> EditorDocument:
+    document = document_of(text)
+    if document is None:
+        lines = [problem.render(str(path)) for problem in refusals(text, path or Path("spec.yaml"))]
+        raise AssemblerError("\n".join(lines))
+    return document
+
+
 def _read(path: Path) -> str:
-    """The text of a spec, through the same guard as everywhere.
+    """The text of a spec file, through the guard that every command reads specs with.
 
     Raises:
         AssemblerError: it is no UTF-8 text, too long, or cannot be read.

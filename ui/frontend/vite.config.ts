@@ -1,6 +1,6 @@
 import react from "@vitejs/plugin-react";
 import { defineConfig } from "vitest/config";
-import { notices } from "./notices";
+import { notices } from "./notices.ts";
 
 export default defineConfig({
   plugins: [react(), notices()],

@@ -7,42 +7,49 @@ from typing import Any
 import streamlit as st
 
 from ui.catalogue import catalogue
-from ui.editor.documents import UNTITLED, Documents, Held
+from ui.costs import Costs
+from ui.document import meaning
+from ui.editor.documents import Documents, Held
 from ui.editor.messages import Sent
 from ui.editor.mount import mount
-from ui.opening import key_of, opened, remember
-from ui.workspace import Workspace
+from ui.opening import opened, remember
 
 KEY = "editor"
+FEED_SECONDS = 1.0
 WHOLE_PAGE = """<style>
 .stMainBlockContainer { padding: 3.6rem 0.8rem 0 0.8rem; max-width: none; }
 .stMainBlockContainer .stVerticalBlock { gap: 0; }
 </style>"""
-FEED_SECONDS = 1.0
 
 
 @st.cache_resource(show_spinner=False)
 def documents() -> Documents:
     """One store for all tabs of this server."""
-    return Documents(Workspace.current())
+    return Documents()
+
+
+@st.cache_resource(show_spinner=False)
+def costs() -> Costs:
+    """One counting process for all tabs of this server."""
+    return Costs()
 
 
 def render() -> None:
     """Draw the page."""
-    path = opened()
-    held = documents().open(key_of(path) if path else UNTITLED, path)
     st.html(WHOLE_PAGE)
     mount("catalogue", catalogue(), key="catalogue")
     with st.container(key="editor-frame"):
-        _editor(held.id)
+        _editor()
+    _feed()
 
 
 @st.fragment
-def _editor(id: str) -> None:
-    id = st.session_state.get("editor.id", id) if id == st.session_state.get("editor.before") else id
+def _editor() -> None:
+    """The editor with what Python holds and found. It belongs to a fragment: a gesture draws nothing else again."""
     store = documents()
-    held = store.held[id]
+    held = store.open(opened())
     checked = store.check(held)
+    costs().ask(held.id, meaning(held.document), checked.yaml, checked.graph.spec.path)
     asked = st.session_state.get("editor.asked", [])
     data: dict[str, Any] = {
         "doc": held.as_data(),
@@ -51,12 +58,19 @@ def _editor(id: str) -> None:
         "conflict": st.session_state.pop("editor.conflict", None),
         "answers": [held.answers[key] for key in asked if key in held.answers],
     }
-    result = mount("editor", data, KEY, _take)
-    sent = _sent(result)
-    if sent is not None and sent.id == id and sent.tab == held.tab and sent.rev > held.rev:
+    sent = _sent(mount("editor", data, KEY, _take))
+    if sent is not None and sent.id == held.id and sent.tab == held.tab and sent.rev > held.rev:
         # A browser that was open before this session began: its document is newer than the draft.
         _take()
         st.rerun(scope="fragment")
+
+
+@st.fragment(run_every=FEED_SECONDS)
+def _feed() -> None:
+    """What comes by itself: costs once they are counted, and what another tab or page did to the document."""
+    held = documents().open(opened())
+    latest = {**held.as_data(), "document": held.document if held.tab != st.session_state.get("editor.tab") else None}
+    mount("feed", {"costs": costs().found.get(held.id), "doc": latest}, key="feed")
 
 
 def _sent(state: Any) -> Sent | None:
@@ -70,11 +84,11 @@ def _take() -> None:
     store = documents()
     if sent is None or sent.id not in store.held:
         return
+    st.session_state["editor.tab"] = sent.tab
     st.session_state["editor.conflict"] = store.accept(sent)
-    held: Held = store.held[sent.id]
     st.session_state["editor.asked"] = [request.id for request in sent.requests]
+    held: Held = store.held[sent.id]
     for request in sent.requests:
         held = store.answer(held, request)
     if held.id != sent.id:
-        st.session_state["editor.before"], st.session_state["editor.id"] = sent.id, held.id
         remember(held.path)

@@ -86,7 +86,7 @@ def copy(path: Path, name: str) -> Path:
     target = workspace.named(workspace.specs, name, ".yaml")
     if target.exists():
         raise AssemblerError(f"there is a spec {name} already; choose another name")
-    held = documents().open(opening.key_of(path), path)
+    held = documents().open(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, text_of(held.document))
     return target

@@ -26,6 +26,7 @@ export function Dialogs(): ReactNode {
   const dialog = useStore((state) => state.dialog);
   if (dialog === "shortcuts") return <Dialog title="Shortcuts">{<Shortcuts />}</Dialog>;
   if (dialog === "search") return <Dialog title="Search in the graph">{<GraphSearch />}</Dialog>;
+  if (dialog === "save") return <Dialog title="Save in the workspace">{<SaveAs />}</Dialog>;
   if (dialog === "commands") return <Dialog title="The same without the page">{<Commands />}</Dialog>;
   return null;
 }
@@ -115,6 +116,30 @@ function GraphSearch(): ReactNode {
         ))}
       </ul>
     </>
+  );
+}
+
+function SaveAs(): ReactNode {
+  const [name, setName] = useState(() => store.doc.graph.name.replace(/[^\w.-]+/g, "-"));
+  const [refused, setRefused] = useState("");
+  const save = (): void => {
+    store.request("save", { path: name }, (answer) => {
+      if (answer.error) setRefused(answer.error);
+      else store.set({ dialog: null });
+    });
+  };
+  return (
+    <form
+      className="save-as"
+      onSubmit={(event) => {
+        event.preventDefault();
+        save();
+      }}
+    >
+      <input autoFocus aria-label="Name of the file" value={name} onChange={(event) => setName(event.target.value)} />
+      <button type="submit">Save</button>
+      {refused && <p role="alert">{refused}</p>}
+    </form>
   );
 }
 

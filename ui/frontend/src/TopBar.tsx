@@ -20,15 +20,12 @@ const GPUS: Record<string, number> = {
 };
 
 export function save(): void {
-  const { path } = store.get().place;
-  const name = path === null ? window.prompt("Save under which name?", store.doc.graph.name.replace(/\W+/g, "-")) : null;
-  if (path === null && name === null) return;
-  store.request("save", name === null ? {} : { path: name }, () => undefined);
+  if (store.get().place.writable) store.request("save", {}, () => undefined);
+  else saveAs();
 }
 
 function saveAs(): void {
-  const name = window.prompt("Save under which name?", store.doc.graph.name.replace(/\W+/g, "-"));
-  if (name !== null) store.request("save", { path: name }, () => undefined);
+  store.set({ dialog: "save" });
 }
 
 function discard(): void {

@@ -97,7 +97,7 @@ export interface Sent {
 export interface Received {
   role: "editor";
   doc: { id: string; version: number; tab: string; rev: number; document: Doc };
-  place: { path: string | null; dirty: boolean; command: string };
+  place: { path: string | null; writable: boolean; dirty: boolean; command: string };
   check: Check | null;
   conflict: { version: number; document: Doc } | null;
   answers: Answer[];

@@ -47,7 +47,7 @@ export interface State {
   said: { text: string; serial: number };
   command: string;
   compact: boolean;
-  dialog: "shortcuts" | "search" | "commands" | null;
+  dialog: "shortcuts" | "search" | "commands" | "save" | null;
   side: "inspector" | "yaml";
   positions: Record<string, Point>;
   recent: string[];
@@ -70,7 +70,7 @@ function fresh(): State {
     check: null,
     catalogue: { parts: {}, axes: {} },
     feed: null,
-    place: { path: null, dirty: false, command: "" },
+    place: { path: null, writable: false, dirty: false, command: "" },
     conflict: null,
     requests: [],
     selection: NOTHING,
