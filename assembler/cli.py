@@ -7,10 +7,11 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
+from assembler.bundle.manifest import Precision
 from assembler.errors import AssemblerError
 from assembler.runs import Run
 from assembler.spec import Spec, override, read
@@ -226,7 +227,7 @@ def eval_(
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Folder of the bundle, new.", show_default=False)],
-    precision: Annotated[Literal["fp32", "int8", "int4"], typer.Option(help="Of the decoder's weights.")] = "fp32",
+    precision: Annotated[Precision, typer.Option(help="Of the decoder's weights.")] = "fp32",
     as_json: Json = False,
 ) -> None:
     """Write a trained run as an ONNX bundle with its parity report."""

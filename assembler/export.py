@@ -10,7 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from assembler.bundle.decoder import DecoderWriter, decoder_writer
 from assembler.bundle.graphs import ExportRefused, export_decoder, export_embedding, export_graph, quantize
+from assembler.bundle.linears import Blocks
 from assembler.bundle.manifest import FILES, Input, Manifest, Precision, Slot
 from assembler.bundle.parity import compare
 from assembler.bundle.runtime import Bundle
@@ -19,8 +21,10 @@ from assembler.errors import AssemblerError
 from assembler.evaluate import Row, TorchAnswers
 from assembler.files import aside, file_hash, write_text
 from assembler.forecast import drawn_sample
+from assembler.gguf_blocks import load_blocks
 from assembler.graph import Graph
 from assembler.ragged import Ragged, parted
+from assembler.weights import cached, parse_source
 
 SAMPLES = 8
 
@@ -79,9 +83,9 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     with aside(out) as draft:
         draft.mkdir()
-        _write_graphs(graph, assembly, node, draft, precision, say)
+        facts = _write_graphs(graph, assembly, node, draft, precision, say)
         say("manifest and tokenizer")
-        _write_manifest(graph, node, draft, precision)
+        _write_manifest(graph, node, draft, precision, facts)
         say("parity")
         report = parity(graph, assembly, node, draft, rows[:SAMPLES], reference, precision)
         write_text(draft / "parity.json", json.dumps(report, indent=2) + "\n")
@@ -126,7 +130,7 @@ def _check_targets(graph: Graph, node: str) -> None:
 
 def _write_graphs(
     graph: Graph, assembly: Assembly, node: str, folder: Path, precision: Precision, say: Callable[[str], None]
-) -> None:
+) -> dict[str, str]:
     lm: Any = assembly.nodes[node].lm  # type: ignore[union-attr]
     for slot in graph.slot_tokens(node):
         say(f"graph of {slot}")
@@ -136,21 +140,41 @@ def _write_graphs(
         axes = {name: {0: "batch"} for name in branch.names}
         arguments = tuple(sample[name] for name in branch.names)
         export_graph(branch, arguments, folder / f"{slot}.onnx", branch.names, outputs, axes)
-    say("graph of the embedding")
+    return _write_lm(graph, lm, node, folder, precision, say)
+
+
+def _write_lm(
+    graph: Graph, lm: Any, node: str, folder: Path, precision: Precision, say: Callable[[str], None]
+) -> dict[str, str]:
+    """Embedding and decoder, written directly where the architecture is known, and what the manifest says of them."""
+    say("decoder and embedding")
+    writer = decoder_writer(lm, precision, lambda: carried(graph, node))
+    if isinstance(writer, DecoderWriter):
+        writer.write(folder)
+        return {"cache": "in_place", "origin": "written: " + writer.note}
+    if precision == "int8_dynamic":
+        raise ExportRefused(f"{node}: int8_dynamic is for decoders that are written directly; {writer}; take int8")
     export_embedding(lm.get_input_embeddings(), folder / "embedding.onnx")
-    say("graph of the decoder")
     if precision == "fp32":
         export_decoder(lm, folder / "decoder.onnx")
-        return
-    inner = folder / "fp32"
-    inner.mkdir()
-    export_decoder(lm, inner / "decoder.onnx")
-    say(f"decoder to {precision}")
-    quantize(inner / "decoder.onnx", folder / "decoder.onnx", precision, [])
-    shutil.rmtree(inner)
+    else:
+        inner = folder / "fp32"
+        inner.mkdir()
+        export_decoder(lm, inner / "decoder.onnx")
+        say(f"decoder to {precision}")
+        quantize(inner / "decoder.onnx", folder / "decoder.onnx", precision, [])
+        shutil.rmtree(inner)
+    return {"cache": "grows", "origin": f"traced: {writer}"}
 
 
-def _write_manifest(graph: Graph, node: str, folder: Path, precision: Precision) -> None:
+def carried(graph: Graph, node: str) -> dict[str, Blocks]:
+    """The matrices that a GGUF source of this node holds in blocks; none where its weights are of another kind."""
+    source = graph.parts[node].weight_sources().get("weights")
+    path = cached(parse_source(source), graph.base) if source else None
+    return load_blocks(path) if path is not None and path.suffix == ".gguf" else {}
+
+
+def _write_manifest(graph: Graph, node: str, folder: Path, precision: Precision, facts: dict[str, Any]) -> None:
     part: Any = graph.parts[node]
     tokenizer = part.load_tokenizer(graph.base)
     prompt = part.prepared(node, graph, tokenizer)
@@ -172,6 +196,7 @@ def _write_manifest(graph: Graph, node: str, folder: Path, precision: Precision)
         stop=list(prompt.stop),
         max_new_tokens=part.max_new_tokens,
         vocab_size=graph.vocabulary(node),
+        **facts,
         files={path.name: file_hash(path) for path in sorted(folder.iterdir())},
     )
     write_text(folder / "manifest.json", manifest.model_dump_json(indent=2, exclude_none=True) + "\n")

@@ -75,11 +75,11 @@ class Header:
         self.path = Path(path)
         with reading(str(path)):
             with self.path.open("rb") as file:
-                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._parse()
 
     def _parse(self) -> None:
-        magic, version, tensor_count, field_count = struct.unpack_from("<4sIQQ", self._data)
+        magic, version, tensor_count, field_count = struct.unpack_from("<4sIQQ", self.data)
         if magic != b"GGUF" or version not in (2, 3):
             raise ValueError("it does not begin as little-endian GGUF version 2 or 3 does")
         self._at = struct.calcsize("<4sIQQ")
@@ -96,15 +96,15 @@ class Header:
         self.tensors = {name: TensorInfo(shape, kind, start + at) for name, shape, kind, at in places}
 
     def _scalar(self, code: str) -> Any:
-        (value,) = struct.unpack_from("<" + code, self._data, self._at)
+        (value,) = struct.unpack_from("<" + code, self.data, self._at)
         self._at += struct.calcsize("<" + code)
         return value
 
     def _string(self) -> str:
         end = self._scalar("Q") + self._at
-        if end > len(self._data):
+        if end > len(self.data):
             raise ValueError("it ends within its header")
-        text, self._at = self._data[self._at : end], end
+        text, self._at = self.data[self._at : end], end
         return text.decode("utf-8")
 
     def _skip(self, kind: int) -> None:
@@ -112,7 +112,7 @@ class Header:
         if kind in _SCALARS:
             self._at += struct.calcsize("<" + _SCALARS[kind])
         elif kind == _STRING:
-            self._at += 8 + struct.unpack_from("<Q", self._data, self._at)[0]
+            self._at += 8 + struct.unpack_from("<Q", self.data, self._at)[0]
         elif kind == _ARRAY:
             item, count = self._scalar("I"), self._scalar("Q")
             if item in _SCALARS:
@@ -222,7 +222,7 @@ def _llama3_scaling(header: Header, theta: float) -> dict[str, Any]:
     1 / ((1-s)/f + s) with s = (8192/w - 1) / 3.
     """
     info = header.tensors["rope_freqs.weight"]
-    found = struct.unpack_from(f"<{info.shape[0]}f", header._data, info.offset)
+    found = struct.unpack_from(f"<{info.shape[0]}f", header.data, info.offset)
     factor, context, low, high = max(found), 8192, 1.0, 4.0
     for index, value in enumerate(found):
         wavelength = 2 * math.pi * theta ** (index / len(found))
@@ -247,23 +247,21 @@ def load_state(path: Path, dtype: "torch.dtype | None" = None) -> "dict[str, tor
     import torch
 
     header = Header(path)
-    name = _architecture(header)
-    heads = header.need(f"{name}.attention.head_count")
-    rows = {"attn_q": heads, "attn_k": header.get(f"{name}.attention.head_count_kv", heads)}
+    _architecture(header)
 
     def read(item: tuple[str, str, str]) -> "tuple[str, torch.Tensor]":
         source, part, target = item
         with reading(f"{header.path}: the tensor '{source}'"):
             values = _dequantised(header, source)
-            if name == "llama" and part in rows:
-                values = _unpermuted(values, rows[part])
+            order = row_order(header, part, len(values))
+            values = values if order is None else values[order]
             return target, torch.from_numpy(values).to(dtype or torch.float32)
 
     with ThreadPoolExecutor() as pool:
-        return dict(pool.map(read, _targets(header)))
+        return dict(pool.map(read, targets(header)))
 
 
-def _targets(header: Header) -> Iterator[tuple[str, str, str]]:
+def targets(header: Header) -> Iterator[tuple[str, str, str]]:
     """Of each tensor: its GGUF name, the part of the layer it is, and its Hugging Face name."""
     for source in header.tensors:
         if source == "rope_freqs.weight":
@@ -283,15 +281,21 @@ def _dequantised(header: Header, name: str) -> Any:
     kind = GGMLQuantizationType(info.kind)
     block, size = GGML_QUANT_SIZES[kind]
     count = math.prod(info.shape) // block * size
-    raw = np.frombuffer(header._data, np.uint8, count, info.offset).reshape(*info.shape[:-1], -1)
+    raw = np.frombuffer(header.data, np.uint8, count, info.offset).reshape(*info.shape[:-1], -1)
     values = dequantize(raw, kind).reshape(info.shape)
     return values if values.flags.writeable else values.copy()
 
 
-def _unpermuted(values: Any, heads: int) -> Any:
-    """Rows [heads, head_dim/2, 2] back to [heads, 2, head_dim/2]: rotary pairs to halves."""
-    rows = values.reshape(heads, values.shape[0] // heads // 2, 2, *values.shape[1:])
-    return rows.swapaxes(1, 2).reshape(values.shape)
+def row_order(header: Header, part: str, rows: int) -> "Any | None":
+    """Which of the file's rows each of Hugging Face's is, where they differ: rotary pairs to halves of a head."""
+    import numpy as np
+
+    name = _architecture(header)
+    heads = header.need(f"{name}.attention.head_count")
+    counts = {"attn_q": heads, "attn_k": header.get(f"{name}.attention.head_count_kv", heads)}
+    if name != "llama" or part not in counts:
+        return None
+    return np.arange(rows).reshape(counts[part], -1, 2).swapaxes(1, 2).reshape(-1)
 
 
 def load_tokenizer(path: Path) -> "PreTrainedTokenizerFast":

@@ -22,7 +22,9 @@ def _inside(name: str) -> str:
 
 
 FileName = Annotated[str, AfterValidator(_inside)]
-Precision = Literal["fp32", "int8", "int4"]
+Precision = Literal["fp32", "int8", "int8_dynamic", "int4"]
+WEIGHTS = "weights.data"
+"""The file that graphs of a bundle share, where they were written directly."""
 Side = Annotated[int, Field(ge=1, le=8192)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -148,7 +150,11 @@ class PromptPart(Strict):
 
 
 class Manifest(Strict):
-    """manifest.json. `files` gives the SHA-256 of every other file in the folder; `bos` begins each prompt, if any."""
+    """manifest.json. `files` gives the SHA-256 of every other file in the folder; `bos` begins each prompt, if any.
+
+    `cache` says what the decoder does with its keys and values, `origin` whether it was written directly or traced, and
+    why.
+    """
 
     format: Literal[2] = 2
     name: str
@@ -163,6 +169,8 @@ class Manifest(Strict):
     embedding: FileName = "embedding.onnx"
     decoder: FileName = "decoder.onnx"
     tokenizer: FileName = "tokenizer.json"
+    cache: Literal["grows", "in_place"] = "grows"
+    origin: str = "traced"
     files: dict[FileName, str]
 
     @model_validator(mode="after")

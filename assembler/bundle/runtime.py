@@ -12,18 +12,13 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from assembler.bundle.manifest import read_manifest
+from assembler.bundle.decoding import CACHES, DTYPES
+from assembler.bundle.manifest import WEIGHTS, read_manifest
 from assembler.bundle.processor import tensors
 from assembler.bundle.prompt import prompt_ids, segments
 from assembler.errors import AssemblerError, told
 from assembler.files import file_hash
 
-DTYPES: dict[str, Any] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(int64)": np.int64,
-    "tensor(bool)": np.bool_,
-}
 Sample = Mapping[str, Any]
 
 
@@ -43,8 +38,8 @@ class Bundle:
         self.tokenizer = self._tokenizer()
         self.encoders = {name: self._session(slot.graph, set()) for name, slot in self.manifest.slots.items()}
         self.embedding = self._session(self.manifest.embedding, {"input_ids", "features"})
-        self.decoder = self._session(self.manifest.decoder, {"inputs_embeds", "attention_mask", "position_ids"})
-        self._past = [x for x in self.decoder.get_inputs() if x.name.startswith("past_key_values.")]
+        self._decoding = CACHES[self.manifest.cache]
+        self.decoder = self._session(self.manifest.decoder, self._decoding.inputs)
         self._features = next(x for x in self.embedding.get_inputs() if x.name == "features")
 
     def features(self, name: str, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -75,21 +70,19 @@ class Bundle:
                 raise AssemblerError(f"{key}: {error}") from error
         return {suffix: np.stack([one[suffix] for one in made]) for suffix in made[0]}
 
-    def encode(self, batch: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """inputs_embeds [B, T, D], attention_mask [B, T] and position_ids [B, T], padded on the left."""
+    def encode(self, batch: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
+        """inputs_embeds [B, T, D], padded on the side that the decoder's cache wants, and the lengths [B]."""
         prompts = [segments(self.manifest.prompt, sample) for sample in batch]
         ids, features = self._rows(batch, prompts)
-        length = max(map(len, ids))
-        input_ids = np.zeros((len(ids), length), dtype=np.int64)
-        mask = np.zeros_like(input_ids)
-        for row, values in enumerate(ids):
-            input_ids[row, length - len(values) :] = values
-            mask[row, length - len(values) :] = 1
-        return self._embed(input_ids, features), mask, np.maximum(mask.cumsum(1) - 1, 0)
+        lengths = np.array([len(row) for row in ids], np.int64)
+        input_ids = np.zeros((len(ids), lengths.max()), dtype=np.int64)
+        for row, values in zip(input_ids, ids, strict=True):
+            row[slice(-len(values), None) if self._decoding.left else slice(len(values))] = values
+        return self._embed(input_ids, features), lengths
 
     def logits(self, samples: Sequence[Sample]) -> np.ndarray:
         """Logits of the token after each prompt: [B, V]."""
-        return self._step(*self.encode(samples), self._empty(len(samples)))[0]
+        return self._decoding(self.decoder, self.device).start(*self.encode(samples), room=0)
 
     def generate(self, samples: Sequence[Sample], max_new_tokens: int | None = None) -> list[str]:
         """The greedy answer of every sample, without special tokens."""
@@ -108,11 +101,11 @@ class Bundle:
         stop = set(self.manifest.stop)
         answers: list[list[int]] = [[] for _ in samples]
         going = np.ones(len(samples), dtype=bool)
-        embeds, mask, positions = self.encode(samples)
-        cache = self._empty(len(samples))
+        embeds, lengths = self.encode(samples)
+        decoding = self._decoding(self.decoder, self.device)
         nothing = np.zeros((0, embeds.shape[2]), dtype=embeds.dtype)
         for step in range(limit):
-            logits, cache = self._step(embeds, mask, positions, cache)
+            logits = decoding.start(embeds, lengths, limit) if step == 0 else decoding.step(embeds)
             token = logits.argmax(-1)  # [B]
             going &= ~np.isin(token, list(stop))
             for row in np.flatnonzero(going):
@@ -121,8 +114,6 @@ class Bundle:
             if not going.any() or step + 1 == limit:
                 break
             embeds = self._embed(token[:, None].astype(np.int64), nothing)  # [B, 1, D]
-            mask = np.pad(mask, ((0, 0), (0, 1)), constant_values=1)
-            positions = positions[:, -1:] + 1
         return answers
 
     def _rows(self, batch: Sequence[Sample], prompts: list[list[dict[str, str]]]) -> tuple[list[list[int]], np.ndarray]:
@@ -153,32 +144,6 @@ class Bundle:
         with told(f"{self.manifest.embedding} does not run; export again"):
             return np.asarray(self.embedding.run(None, {"input_ids": input_ids, "features": features})[0])
 
-    def _empty(self, batch: int) -> list[onnxruntime.OrtValue]:
-        """A cache of no tokens."""
-        return [
-            onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((batch, x.shape[1], 0, x.shape[3]), DTYPES[x.type]))
-            for x in self._past
-        ]
-
-    def _step(
-        self, embeds: np.ndarray, mask: np.ndarray, positions: np.ndarray, cache: list[onnxruntime.OrtValue]
-    ) -> tuple[np.ndarray, list[onnxruntime.OrtValue]]:
-        """Logits [B, V] after the new embeddings and the longer cache, which never leaves the device."""
-        binding = self.decoder.io_binding()
-        binding.bind_cpu_input("inputs_embeds", np.ascontiguousarray(embeds))
-        binding.bind_cpu_input("attention_mask", np.ascontiguousarray(mask))
-        binding.bind_cpu_input("position_ids", np.ascontiguousarray(positions))
-        for value, past in zip(cache, self._past, strict=True):
-            binding.bind_ortvalue_input(past.name, value)
-        outputs = [x.name for x in self.decoder.get_outputs()]
-        for name in outputs:
-            binding.bind_output(name, "cpu" if name == "logits" else self.device)
-        with told(f"{self.manifest.decoder} does not run; export again"):
-            self.decoder.run_with_iobinding(binding)
-        values = dict(zip(outputs, binding.get_outputs(), strict=True))
-        present = [values[past.name.replace("past_key_values.", "present.")] for past in self._past]
-        return values["logits"].numpy(), present
-
     def _tokenizer(self) -> Tokenizer:
         path = self._path(self.manifest.tokenizer)
         with told(f"{path} is no tokenizer; export again"):
@@ -201,7 +166,7 @@ class Bundle:
     def _verify(self) -> None:
         """Every file is the one that was exported, and no weights lie beside a graph that are not."""
         files = self.manifest.files
-        data = [f"{name}.data" for name in self.manifest.graphs]
+        data = [WEIGHTS, *(f"{name}.data" for name in self.manifest.graphs)]
         unlisted = [name for name in data if name not in files and self._path(name).exists()]
         if unlisted:
             raise AssemblerError(f"{self.folder.name}: manifest.json gives no hash for {unlisted[0]}; export again.")

@@ -1,0 +1,124 @@
+"""The decoder's loop over one batch: prompts in, then a token a row a step, with the cache where the graph wants it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import onnxruntime
+
+from assembler.errors import told
+
+DTYPES: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
+PAST, PRESENT = "past_key_values.", "present."
+
+
+class Decoding:
+    """One batch in decoding. `start` takes the prompts, `step` one more token of every row; both give logits [B, V].
+
+    `left` tells on which side of its row a shorter prompt is padded.
+    """
+
+    left: ClassVar[bool]
+    inputs: ClassVar[set[str]]
+    """The inputs that the graph must have."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, device: str) -> None:
+        self.session, self.device = session, device
+        self.past = [x for x in session.get_inputs() if x.name.startswith(PAST)]
+        self.names = [x.name for x in session.get_outputs()]
+        self.total = 0
+        self.lengths = np.zeros(0, np.int64)
+
+    def start(self, embeds: np.ndarray, lengths: np.ndarray, room: int) -> np.ndarray:
+        """Prompts [B, T, D] of `lengths` [B], to be followed by at most `room` tokens."""
+        self.lengths, self.total = lengths.astype(np.int64), embeds.shape[1]
+        self._reserve(len(embeds), self.total + room)
+        return self._run(embeds)
+
+    def step(self, embeds: np.ndarray) -> np.ndarray:
+        """The embeddings [B, 1, D] of the tokens that follow."""
+        self.lengths, self.total = self.lengths + 1, self.total + 1
+        return self._run(embeds)
+
+    def _reserve(self, batch: int, length: int) -> None:
+        raise NotImplementedError
+
+    def _run(self, embeds: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def _zeros(self, batch: int, length: int) -> dict[str, onnxruntime.OrtValue]:
+        """A cache with room for `length` tokens, by the name of its input, on the decoder's device."""
+        shapes = {x.name: ((batch, x.shape[1], length, x.shape[3]), DTYPES[x.type]) for x in self.past}
+        make = onnxruntime.OrtValue.ortvalue_from_numpy
+        return {name: make(np.zeros(shape, dtype), self.device) for name, (shape, dtype) in shapes.items()}
+
+    def _bind(self, binding: Any, **arrays: np.ndarray) -> None:
+        for name, array in arrays.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+
+    def _mask(self) -> np.ndarray:
+        """[B, total], ones where a row is real, by this decoding's side of padding."""
+        place = np.arange(self.total)
+        if self.left:
+            return (place >= (self.total - self.lengths)[:, None]).astype(np.int64)
+        return (place < self.lengths[:, None]).astype(np.int64)
+
+
+class Growing(Decoding):
+    """A decoder that is given its cache and gives a longer one back; the cache never leaves the device."""
+
+    left = True
+    inputs = {"inputs_embeds", "attention_mask", "position_ids"}
+
+    def _reserve(self, batch: int, length: int) -> None:
+        self.cache = self._zeros(batch, 0)
+
+    def _run(self, embeds: np.ndarray) -> np.ndarray:
+        mask = self._mask()
+        positions = np.maximum(mask.cumsum(1) - 1, 0)[:, -embeds.shape[1] :]
+        binding = self.session.io_binding()
+        self._bind(binding, inputs_embeds=embeds, attention_mask=mask, position_ids=positions)
+        for name, value in self.cache.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in self.names:
+            binding.bind_output(name, "cpu" if name == "logits" else self.device)
+        with told("the bundle's decoder does not run; export again"):
+            self.session.run_with_iobinding(binding)
+        values = dict(zip(self.names, binding.get_outputs(), strict=True))
+        self.cache = {name: values[name.replace(PAST, PRESENT)] for name in self.cache}
+        return values["logits"].numpy()
+
+
+class InPlace(Decoding):
+    """A decoder that writes into its cache: the buffers are made and bound once, and never copied."""
+
+    left = False
+    inputs = {"inputs_embeds", "attention_mask"}
+
+    def _reserve(self, batch: int, length: int) -> None:
+        self.binding = self.session.io_binding()
+        self.buffers = self._zeros(batch, length)
+        for name in self.names:  # in the order of the graph, so that the logits are where it says
+            if name == "logits":
+                self.binding.bind_output(name, "cpu")
+            else:
+                self.binding.bind_ortvalue_output(name, self.buffers[name.replace(PRESENT, PAST)])
+        for name, value in self.buffers.items():
+            self.binding.bind_ortvalue_input(name, value)
+
+    def _run(self, embeds: np.ndarray) -> np.ndarray:
+        self._bind(self.binding, inputs_embeds=embeds, attention_mask=self._mask())
+        self.binding.bind_output("logits", "cpu")
+        with told("the bundle's decoder does not run; export again"):
+            self.session.run_with_iobinding(self.binding)
+        return self.binding.get_outputs()[self.names.index("logits")].numpy()
+
+
+CACHES: dict[str, type[Decoding]] = {"grows": Growing, "in_place": InPlace}
+"""By the manifest's `cache`."""

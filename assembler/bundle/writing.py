@@ -1,0 +1,104 @@
+"""ONNX graphs written node by node, their weights in one file that all graphs of a bundle share."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from assembler.bundle.manifest import WEIGHTS
+
+INLINE, PAGE = 1024, 4096
+"""Below INLINE bytes a tensor stays in its graph; larger ones begin at a page, so that they can be mapped."""
+OPSET, IR = 21, 10
+ORT = "com.microsoft"
+
+
+class WeightFile:
+    """The weights of a bundle, each written once however many graphs name it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / WEIGHTS
+        self._file = self.path.open("wb")
+        self._places: dict[bytes, tuple[int, int]] = {}
+
+    def __enter__(self) -> WeightFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def tensor(self, name: str, array: np.ndarray) -> TensorProto:
+        """The array as an initializer, here or in the file."""
+        array = np.ascontiguousarray(array)
+        if array.nbytes < INLINE:
+            return numpy_helper.from_array(array, name)
+        data = array.reshape(-1).view(np.uint8).data
+        digest = hashlib.blake2b(data, digest_size=16).digest()
+        if digest not in self._places:
+            self._file.write(b"\0" * (-self._file.tell() % PAGE))
+            self._places[digest] = (self._file.tell(), array.nbytes)
+            self._file.write(data)
+        offset, length = self._places[digest]
+        tensor = TensorProto(name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype))
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, item in (("location", WEIGHTS), ("offset", offset), ("length", length)):
+            tensor.external_data.add(key=key, value=str(item))
+        return tensor
+
+
+class GraphWriter:
+    """One graph as it is written. Nodes come in the order in which they run; a constant is named once."""
+
+    def __init__(self, name: str, weights: WeightFile) -> None:
+        self.name, self.weights = name, weights
+        self.nodes: list[onnx.NodeProto] = []
+        self.inputs: list[onnx.ValueInfoProto] = []
+        self.outputs: list[onnx.ValueInfoProto] = []
+        self._constants: dict[str, TensorProto] = {}
+        self._count = 0
+
+    def input(self, name: str, kind: Any, shape: list[int | str]) -> str:
+        """A new input of the graph."""
+        self.inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), shape))
+        return name
+
+    def output(self, value: str, name: str, kind: Any, shape: list[int | str]) -> None:
+        """Make a value an output of the graph, under `name`."""
+        if value != name:
+            self.nodes.append(helper.make_node("Identity", [value], [name]))
+        dtype = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+        self.outputs.append(helper.make_tensor_value_info(name, dtype, shape))
+
+    def constant(self, name: str, array: Any, dtype: Any = None) -> str:
+        """A constant of the graph; the first array under a name is the one that counts."""
+        if name not in self._constants:
+            self._constants[name] = self.weights.tensor(name, np.asarray(array, dtype))
+        return name
+
+    def ints(self, *values: int) -> str:
+        """A constant vector of integers."""
+        return self.constant("ints_" + "_".join(map(str, values)), values, np.int64)
+
+    def op(self, kind: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
+        """A node's output, or the list of its outputs where there are several; "" is an input left out."""
+        self._count += 1
+        names = [f"{kind}_{self._count}" + (f"_{i}" if outputs > 1 else "") for i in range(outputs)]
+        self.add(kind, list(inputs), names, domain, **attributes)
+        return names[0] if outputs == 1 else names
+
+    def add(self, kind: str, inputs: list[str], outputs: list[str], domain: str = "", **attributes: Any) -> None:
+        """A node with outputs of these names."""
+        name = outputs[0] or f"{kind}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, outputs, name=name, domain=domain, **attributes))
+
+    def save(self, path: Path) -> None:
+        """Write the graph, after a look at whether it is well formed."""
+        graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, list(self._constants.values()))
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ORT, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR, producer_name="assembler")
+        path.write_bytes(model.SerializeToString())

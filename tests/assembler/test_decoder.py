@@ -1,0 +1,162 @@
+"""The decoder that is written directly: torch's logits and tokens for every family, its weights once on disk."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from assembler.bundle.architecture import architecture_of
+from assembler.bundle.decoder import DecoderWriter, decoder_writer
+from assembler.bundle.decoding import InPlace
+from assembler.bundle.linears import Blocks, nearest
+
+SIZES = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 64}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+FAMILIES = {
+    "llama": ("llama", {}),
+    "llama, tied": ("llama", {"tie_word_embeddings": True}),
+    "llama, biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama 3": ("llama", {"rope_parameters": {**LLAMA3, "original_max_position_embeddings": 32, "rope_theta": 5e5}}),
+    "mistral, sliding": ("mistral", {"sliding_window": 4}),
+    "qwen2": ("qwen2", {}),
+    "qwen3": ("qwen3", {}),
+}
+
+
+def lm_of(name: str) -> torch.nn.Module:
+    arch, more = FAMILIES[name]
+    torch.manual_seed(0)
+    lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(arch, **SIZES, **more)).eval()
+    for key, p in lm.named_parameters():  # norms and biases start at one and zero, where a mistake would not be seen
+        if p.dim() == 1:
+            torch.nn.init.normal_(p, 1.0 if "norm" in key else 0.0, 0.3)
+    return lm
+
+
+def written(lm, folder, precision="fp32", carried=dict) -> InPlace:
+    writer = decoder_writer(lm, precision, carried)
+    assert isinstance(writer, DecoderWriter), writer
+    writer.write(folder)
+    options = {"providers": ["CPUExecutionProvider"]}
+    return InPlace(onnxruntime.InferenceSession(str(folder / "decoder.onnx"), **options), "cpu")
+
+
+def torch_logits(lm, ids: list[int]) -> np.ndarray:
+    with torch.no_grad():
+        return lm(torch.tensor([ids])).logits[0, -1].numpy()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_ragged_batch_is_decoded_as_torch_does_row_by_row(name, tmp_path):
+    lm = lm_of(name)
+    decoding = written(lm, tmp_path)
+    table = lm.get_input_embeddings().weight.detach().numpy()
+    rows = [[5, 7, 9, 11, 13, 2, 4], [3, 1, 8], [6]]
+    padded = np.zeros((3, 7), np.int64)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    logits = decoding.start(table[padded], np.array([7, 3, 1]), room=3)
+    for _ in range(3):
+        wanted = np.stack([torch_logits(lm, row) for row in rows])
+        np.testing.assert_allclose(logits, wanted, atol=2e-4)
+        tokens = logits.argmax(-1)
+        rows = [[*row, int(token)] for row, token in zip(rows, tokens, strict=True)]
+        logits = decoding.step(table[tokens][:, None])
+
+
+def test_a_chunk_after_a_prompt_goes_on_in_the_same_cache(tmp_path):
+    lm = lm_of("llama")
+    decoding = written(lm, tmp_path)
+    table = lm.get_input_embeddings().weight.detach().numpy()
+    decoding.start(table[[[5, 7, 9]]], np.array([3]), room=4)
+    decoding.lengths, decoding.total = decoding.lengths + 3, decoding.total + 3
+    got = decoding._run(table[[[1, 2, 3]]])
+    np.testing.assert_allclose(got[0], torch_logits(lm, [5, 7, 9, 1, 2, 3]), atol=2e-4)
+
+
+def test_the_embedding_reads_tokens_and_rows_of_features_alike(tmp_path):
+    lm = lm_of("llama")
+    written(lm, tmp_path)
+    session = onnxruntime.InferenceSession(str(tmp_path / "embedding.onnx"), providers=["CPUExecutionProvider"])
+    table, features = lm.get_input_embeddings().weight.detach().numpy(), np.random.rand(3, 64).astype(np.float32)
+    out = session.run(None, {"input_ids": np.array([[1, 96, 5], [98, 2, 97]]), "features": features})[0]
+    wanted = np.stack([[table[1], features[0], table[5]], [features[2], table[2], features[1]]])
+    assert np.array_equal(out, wanted)
+    none = session.run(None, {"input_ids": np.array([[1, 2]]), "features": features[:0]})[0]
+    assert np.array_equal(none[0], table[[1, 2]])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_weight_is_on_disk_once(tied, tmp_path):
+    lm = lm_of("llama, tied" if tied else "llama")
+    written(lm, tmp_path)
+    large = sum(p.numel() * 4 for p in lm.parameters() if p.numel() * 4 >= 1024)
+    tables = 2 * 64 * 8 * 4  # cosines and sines
+    size = (tmp_path / "weights.data").stat().st_size
+    assert large <= size <= large + tables + 4096 * 20
+
+
+@pytest.mark.parametrize(("precision", "drift"), [("int8", 0.02), ("int8_dynamic", 0.05), ("int4", 0.2)])
+def test_fewer_bits_stay_near(precision, drift, tmp_path):
+    lm = lm_of("llama")
+    table = lm.get_input_embeddings().weight.detach().numpy()
+    logits = written(lm, tmp_path, precision).start(table[[[5, 7, 9, 11]]], np.array([4]), room=0)[0]
+    exact = torch_logits(lm, [5, 7, 9, 11])
+    assert 0 < np.abs(logits - exact).max() < drift * np.abs(exact).max()
+
+
+def test_matrices_of_a_4_bit_source_are_carried_over_as_they_are(tmp_path):
+    lm, generator = lm_of("llama"), np.random.default_rng(0)
+    blocks = {}
+    for key, p in lm.named_parameters():
+        if "proj" in key:
+            shape = (p.shape[0], p.shape[1] // 32)
+            scale, offset = generator.uniform(0.001, 0.01, shape), generator.uniform(-0.05, -0.01, shape)
+            q = generator.integers(0, 16, (*shape, 32), np.uint8)
+            blocks[key] = Blocks(4, q, scale.astype(np.float32), offset.astype(np.float32))
+            p.data = torch.from_numpy(blocks[key].dense())
+    changed = "model.layers.1.self_attn.o_proj.weight"
+    dict(lm.named_parameters())[changed].data += 0.01  # trained on: no longer what the file holds
+    writer = decoder_writer(lm, "int4", lambda: blocks)
+    assert isinstance(writer, DecoderWriter) and set(blocks) - set(writer.carried) == {changed}
+    table = lm.get_input_embeddings().weight.detach().numpy()
+    logits = written(lm, tmp_path, "int4", lambda: blocks).start(table[[[5, 7, 9]]], np.array([3]), room=0)[0]
+    exact = torch_logits(lm, [5, 7, 9])
+    assert np.abs(logits - exact).max() < 0.1 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_nearest_integer_is_at_most_half_a_step_away(bits):
+    weight = np.random.default_rng(0).normal(size=(6, 64)).astype(np.float32)
+    blocks = nearest(weight, bits)
+    off = np.abs(blocks.dense() - weight).reshape(6, 2, 32).max(-1)
+    assert (off <= 0.5001 * blocks.scale).all() and blocks.q.max() < 1 << bits
+
+
+@pytest.mark.parametrize(
+    ("arch", "more", "reason"),
+    [
+        ("gpt2", {}, "gpt2 is none of"),
+        ("llama", {"hidden_act": "gelu"}, "its activation is gelu"),
+        ("llama", {"head_dim": 24}, "multiple of 16"),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "kind dynamic"),
+    ],
+)
+def test_what_is_not_written_says_why(arch, more, reason):
+    sizes = {"n_embd": 32, "n_head": 2, "n_layer": 1, "vocab_size": 96} if arch == "gpt2" else {**SIZES, **more}
+    said = decoder_writer(AutoModelForCausalLM.from_config(AutoConfig.for_model(arch, **sizes)), "fp32", dict)
+    assert isinstance(said, str) and reason in said
+
+
+def test_an_adapter_that_was_not_merged_is_not_written_over():
+    lm = lm_of("llama")
+    lm.model.layers[0].mlp.extra = torch.nn.Linear(4, 4)
+    said = decoder_writer(lm, "fp32", dict)
+    assert isinstance(said, str) and "one weight too many" in said
+
+
+def test_an_architecture_is_told_from_its_config():
+    shape = architecture_of(lm_of("qwen3").config)
+    assert shape.qk_norm and shape.query == 64 and shape.key == 32 and shape.window is None
