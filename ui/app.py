@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from assembler.errors import AssemblerError
+from ui import show
 from ui.views import export, gallery, runs, train, try_it
 
 ICON = str(Path(__file__).with_name("assets") / "icon.svg")
@@ -39,4 +40,4 @@ st.html(STYLE % ("none" if page.url_path == "" else "84rem"))
 try:
     page.run()
 except AssemblerError as error:
-    st.error(str(error), icon=":material/error:")
+    show.error(str(error))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ValidationError
 
 from assembler.errors import AssemblerError
 from assembler.runs import Run
@@ -80,13 +81,30 @@ def delete(workspace: Workspace, name: str) -> None:
     shutil.rmtree(job_of(workspace, name).folder, ignore_errors=True)
 
 
-def parity_of(folder: Path) -> dict[str, Any] | None:
+class GraphParity(BaseModel):
+    """How far a graph of a bundle is from torch."""
+
+    graph: str
+    max_abs: float
+    relative: float
+
+
+class Parity(BaseModel):
+    """parity.json, as far as it is shown: `greedy` is the share of answers that equal torch's."""
+
+    precision: str
+    samples: int
+    graphs: list[GraphParity]
+    greedy: float
+    bytes: int
+
+
+def parity_of(folder: Path) -> Parity | None:
     """A bundle's parity report; None where it has none that can be read."""
     try:
-        found = json.loads((folder / "parity.json").read_bytes())
-    except (OSError, ValueError):
+        return Parity.model_validate_json((folder / "parity.json").read_bytes())
+    except (OSError, ValidationError):
         return None
-    return found if isinstance(found, dict) else None
 
 
 class _Sink:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from PIL import Image
 
 from assembler.errors import AssemblerError
 from assembler.readers import READERS
-from assembler.samples import Sound
+from assembler.samples import Cloud, Sound
+from ui import show
+from ui.cloud import cloud
 
+FRAMES = 6
+"""Of a video, shown."""
 ENDINGS = {
     "image": ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
     "audio": ["wav", "flac", "ogg", "mp3"],
+    "video": ["gif", "webp", "png"],
+    "points": ["ply", "obj", "stl", "off", "glb", "npy"],
 }
 
 
@@ -32,7 +39,7 @@ def sample(wants: dict[str, str], example: dict[str, Any]) -> dict[str, Any]:
                 found[name] = value
     for name in (name for name, kind in wants.items() if kind == "text"):
         given = str(example.get(name, ""))
-        text = st.text_input(name, value=given, key=f"text-{name}-{given}", max_chars=4000)
+        text = st.text_input(show.escaped(name), value=given, key=f"text-{name}-{given}", max_chars=4000)
         if text:
             found[name] = text
     return found
@@ -40,8 +47,8 @@ def sample(wants: dict[str, str], example: dict[str, Any]) -> dict[str, Any]:
 
 def _picked(name: str, kind: str, example: Any) -> Any:
     """A sample of one kind: what is uploaded or recorded, else the example; shown as it is."""
-    st.caption(f"{name}, {kind}")
-    uploaded = st.file_uploader(f"File for {name}", type=ENDINGS.get(kind), key=f"file-{name}-{kind}")
+    st.caption(f"{show.escaped(name)}, {kind}")
+    uploaded = st.file_uploader(f"File for {show.escaped(name)}", type=ENDINGS.get(kind), key=f"file-{name}-{kind}")
     if uploaded is None and kind in RECORDERS and st.toggle("Record", key=f"record-{name}"):
         uploaded = RECORDERS[kind](name)
     value = example
@@ -49,11 +56,10 @@ def _picked(name: str, kind: str, example: Any) -> Any:
         try:
             value = read_upload(kind, uploaded.name, uploaded.getvalue())
         except AssemblerError as error:
-            st.error(icon=":material/error:", body="This file cannot be read:")
-            st.text(str(error))
+            show.error(str(error))
             return None
     if value is not None and kind in VIEWS:
-        VIEWS[kind](value)
+        VIEWS[kind](name, value)
     return value
 
 
@@ -77,21 +83,37 @@ def read_upload(kind: str, name: str, content: bytes) -> Any:
 
 
 def _camera(name: str) -> Any:
-    return st.camera_input(f"Picture for {name}", key=f"camera-{name}")
+    return st.camera_input(f"Picture for {show.escaped(name)}", key=f"camera-{name}")
 
 
 def _microphone(name: str) -> Any:
-    return st.audio_input(f"Sound for {name}", key=f"microphone-{name}")
+    return st.audio_input(f"Sound for {show.escaped(name)}", key=f"microphone-{name}")
 
 
-def _view_image(value: Any) -> None:
+def _view_image(name: str, value: Image.Image) -> None:
     st.image(value, width=160)
 
 
-def _view_sound(value: Sound) -> None:
+def _view_video(name: str, value: Sequence[Image.Image]) -> None:
+    shown = [value[round(i * (len(value) - 1) / (FRAMES - 1))] for i in range(FRAMES)] if value else []
+    st.image(shown, width=72)
+    st.caption(f"{len(value)} frames")
+
+
+def _view_sound(name: str, value: Sound) -> None:
     st.audio(value.samples, sample_rate=value.rate)
     st.caption(f"{value.seconds:.1f} s at {value.rate:,} Hz")
 
 
+def _view_cloud(name: str, value: Cloud) -> None:
+    cloud(value.points, key=f"cloud-{name}")
+    st.caption(f"{len(value.points):,} points; drag to turn")
+
+
 RECORDERS: dict[str, Callable[[str], Any]] = {"image": _camera, "audio": _microphone}
-VIEWS: dict[str, Callable[[Any], None]] = {"image": _view_image, "audio": _view_sound}
+VIEWS: dict[str, Callable[[str, Any], None]] = {
+    "image": _view_image,
+    "video": _view_video,
+    "audio": _view_sound,
+    "points": _view_cloud,
+}

@@ -58,6 +58,11 @@ def escaped(text: str) -> str:
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
 
 
+def error(sentence: str) -> None:
+    """What went wrong; the sentence may quote anything, so it is shown as text."""
+    st.error("  \n".join(escaped(line) for line in sentence.splitlines()), icon=":material/error:")
+
+
 def nothing_yet(sentence: str, page: Any = None, label: str = "") -> None:
     """What an empty page says, and where to go."""
     with st.container(border=True, horizontal_alignment="center"):

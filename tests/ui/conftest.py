@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -138,6 +139,18 @@ class Watched:
 def watched() -> Watched:
     """What the test's pages do wrong; a test that makes something go wrong empties it."""
     return Watched()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test that fails leaves a picture of its page."""
+    report = yield
+    page = getattr(item, "funcargs", {}).get("page")
+    if report.failed and page is not None and call.when == "call":
+        path = Path(tempfile.gettempdir()) / f"{item.name}.png"
+        page.screenshot(path=path)
+        report.sections.append(("picture of the page", str(path)))
+    return report
 
 
 @pytest.fixture

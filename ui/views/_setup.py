@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 import yaml
+from pydantic import ValidationError
 
 from assembler.errors import AssemblerError
 from assembler.registry import family, parts
@@ -62,7 +63,7 @@ def _problems(opened: Opened) -> None:
     count = len(opened.problems)
     with st.container(border=True, key="problems"):
         st.markdown(
-            f":orange[:material/warning:] **{count} problem{'s' if count > 1 else ''}** to mend first, on Build"
+            f":orange[:material/warning:] **{count} problem{'s' if count > 1 else ''}** to mend before training"
         )
         for problem in opened.problems[:12]:
             show.plain(f"line {problem.place.line}: {problem.message}")
@@ -85,7 +86,7 @@ def _data(opened: Opened) -> None:
     data: Plain = document.get("data") or {}
     kinds = [name for name in parts() if family(name) == "dataset"]
     with st.container(border=True):
-        st.subheader("Data", divider=False)
+        st.subheader("Data", anchor=False)
         left, right = st.columns([1, 1], gap="large")
         with left:
             options = kinds if data.get("type") in kinds else ["", *kinds]
@@ -101,7 +102,22 @@ def _data(opened: Opened) -> None:
 
 
 def _set_type(document: Plain, value: str) -> Plain:
-    return {**document, "data": {"type": value} if value else None}
+    return {**document, "data": {"type": value, **_guessed(value)} if value else None}
+
+
+def _guessed(kind: str) -> Plain:
+    """Columns of a new dataset where there is no choice: none has the name, and one has the kind."""
+    opened, part = Opened.read(), parts()[kind]
+    try:
+        fields = part.model_validate({}).fields(opened.graph.base)  # type: ignore[attr-defined]
+    except (ValidationError, AssemblerError):
+        return {}  # its options are needed to know its columns
+    columns = {}
+    for name, its in _wanted(opened).items():
+        fitting = [column for column, other in fields.items() if other == its]
+        if name not in fields and len(fitting) == 1:
+            columns[name] = fitting[0]
+    return {"columns": columns} if columns else {}
 
 
 def _set_held_out(document: Plain, value: int) -> Plain:
@@ -146,13 +162,18 @@ def _set_yaml_option(name: str, document: Plain, text: str) -> Plain:
     return _set_option(name, document, value)
 
 
-def _columns(opened: Opened, data: Plain) -> None:
-    """Which column of the data feeds each input and each slot of the prompt."""
-    graph = opened.graph
-    wanted: dict[str, str] = {}
+def _wanted(opened: Opened) -> dict[str, str]:
+    """What the graph reads from the data, and the kind of each."""
+    graph, found = opened.graph, {}
     for node, part in graph.parts.items():
         wired = {edge.port for edge in graph.edges if edge.target == node}
-        wanted.update(part.columns(node, wired))
+        found.update(part.columns(node, wired))
+    return found
+
+
+def _columns(opened: Opened, data: Plain) -> None:
+    """Which column of the data feeds each input and each slot of the prompt."""
+    graph, wanted = opened.graph, _wanted(opened)
     found = graph.dataset.fields(graph.base) if graph.dataset else {}
     mapped = data.get("columns") or {}
     for name, kind in wanted.items():
@@ -161,7 +182,7 @@ def _columns(opened: Opened, data: Plain) -> None:
         options = list(dict.fromkeys([*fitting, now]))
         key = _set(f"column-{name}", now)
         args = (key, partial(_set_column, name))
-        st.selectbox(f"`{name}` takes the {kind}", options, key=key, on_change=_changed, args=args)
+        st.selectbox(f"{show.escaped(name)} takes the {kind}", options, key=key, on_change=_changed, args=args)
 
 
 def _set_column(name: str, document: Plain, value: str) -> Plain:
@@ -177,7 +198,7 @@ def _stages(opened: Opened) -> None:
     count = len(document.get("stages") or [])
     with st.container(border=True):
         head, add = st.columns([4, 1], vertical_alignment="center")
-        head.subheader("Stages")
+        head.subheader("Stages", anchor=False)
         add.button("Add a stage", icon=":material/add:", on_click=change, args=(stages.add_stage,), width="stretch")
         if not count:
             st.caption("A stage says what learns, for how long and how fast. Everything else is frozen.")
@@ -247,7 +268,7 @@ def _cell(document: Plain, row: str, index: int) -> None:
     key = _set(f"cell-{index}-{row}", stages.cell(document, row, index))
     options = stages.choices(document, row)
     args = (key, partial(_set_cell, row, index))
-    label = f"{row} in stage {index + 1}"
+    label = f"{show.escaped(row)} in stage {index + 1}"
     st.segmented_control(label, options, key=key, on_change=_changed, args=args, label_visibility="collapsed")
 
 
@@ -263,7 +284,7 @@ def _start(workspace: Workspace, opened: Opened) -> None:
         name_column, watch_column, button_column = st.columns([2, 1, 1], vertical_alignment="bottom")
         name = name_column.text_input("Name of the run", value=_free_name(workspace, opened.name))
         watch = watch_column.number_input(
-            "Sample answers every", 0, max(1, total), max(1, total // LOOKS) if total else 0, help="Steps; 0 is never"
+            "Sample answers every", 0, max(1, total), min(total, max(5, total // LOOKS)), help="Steps; 0 is never"
         )
         ready = not opened.problems and total > 0
         pressed = button_column.button(

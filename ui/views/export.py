@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
 from assembler.bundle.manifest import read_manifest
 from assembler.runs import Run
 from ui import exporting, show, training
+from ui.exporting import Parity
 from ui.jobs import Job
 from ui.talking import has_learned, wants_of
 from ui.views.try_it import asked
@@ -22,7 +22,7 @@ EVERY = 1.5
 def render() -> None:
     """Draw the page."""
     workspace = Workspace.current()
-    st.title("Export")
+    st.title("Export", anchor=False)
     runs = {run.folder.name: run for run in training.runs_in(workspace) if has_learned(run)}
     if not runs and not exporting.bundles_in(workspace):
         show.nothing_yet("There is nothing to export yet. Train a run until a stage is finished.")
@@ -94,8 +94,9 @@ def _bundle(folder: Path) -> None:
         with head, st.container(horizontal=True, vertical_alignment="center"):
             show.plain(folder.name)
             if parity:
-                st.badge(parity["precision"], color="gray")
-                st.badge("equals torch" if parity["greedy"] == 1.0 else "drifts", color=_colour(parity))
+                st.badge(show.escaped(parity.precision), color="gray")
+                same = parity.greedy == 1.0
+                st.badge("equals torch" if same else "drifts", color="green" if same else "orange")
         with actions, st.container(horizontal=True, horizontal_alignment="right"):
             url = f"bundles/{folder.name}.zip"
             st.link_button("Download", url, icon=":material/download:", help="The folder as a zip file")
@@ -107,22 +108,18 @@ def _bundle(folder: Path) -> None:
         show.command(["ask", str(folder), *asked(wants_of(read_manifest(folder)))])
 
 
-def _colour(parity: dict[str, Any]) -> show.Colour:
-    return "green" if parity["greedy"] == 1.0 else "orange"
-
-
-def _parity(parity: dict[str, Any]) -> None:
+def _parity(parity: Parity) -> None:
     """How far each graph is from torch."""
     import pandas
 
     rows = [
-        {"graph": row["graph"], "largest difference": f"{row['max_abs']:.1e}", "relative": f"{row['relative']:.1e}"}
-        for row in parity["graphs"]
+        {"graph": row.graph, "largest difference": f"{row.max_abs:.1e}", "relative": f"{row.relative:.1e}"}
+        for row in parity.graphs
     ]
     st.dataframe(pandas.DataFrame(rows), hide_index=True, width="stretch", alt="The parity report")
     st.caption(
-        f"Greedy answers equal to torch's on {parity['greedy']:.0%} of {parity['samples']} rows; "
-        f"{show.size(parity['bytes'])} in all"
+        f"Greedy answers equal to torch's on {parity.greedy:.0%} of {parity.samples} rows; "
+        f"{show.size(parity.bytes)} in all"
     )
 
 
@@ -144,14 +141,14 @@ def _table(workspace: Workspace) -> None:
 
     rows = []
     for folder in found:
-        parity = exporting.parity_of(folder) or {}
+        parity = exporting.parity_of(folder)
         rows.append(
             {
                 "bundle": folder.name,
-                "precision": parity.get("precision"),
-                "size": show.size(parity.get("bytes", training.size_of(folder))),
-                "greedy equal": f"{parity['greedy']:.0%}" if "greedy" in parity else None,
+                "precision": parity.precision if parity else None,
+                "size": show.size(parity.bytes if parity else training.size_of(folder)),
+                "greedy equal": f"{parity.greedy:.0%}" if parity else None,
             }
         )
-    st.subheader("Side by side")
+    st.subheader("Side by side", anchor=False)
     st.dataframe(pandas.DataFrame(rows), hide_index=True, width="stretch", alt="Bundles side by side")

@@ -23,15 +23,15 @@ def render() -> None:
     """Draw the page."""
     workspace = Workspace.current()
     head, new = st.columns([4, 1], vertical_alignment="bottom")
-    head.title("Gallery")
+    head.title("Gallery", anchor=False)
     if new.button("Empty canvas", icon=":material/add:", width="stretch"):
         opening.remember(None)
         st.switch_page(show.page("build"))
     own = workspace.list_specs()
     if own:
-        st.subheader("Yours")
+        st.subheader("Yours", anchor=False)
         _cards(own)
-        st.subheader("Ready to use")
+        st.subheader("Ready to use", anchor=False)
     _cards(ready())
 
 

@@ -16,7 +16,7 @@ WIDTHS = [3, 2, 2, 1.5, 1.5, 2.4]
 def render() -> None:
     """Draw the page."""
     workspace = Workspace.current()
-    st.title("Runs")
+    st.title("Runs", anchor=False)
     runs = training.runs_in(workspace)
     if not runs:
         show.nothing_yet("There are no runs yet. Start one on the Train page.")
@@ -70,7 +70,7 @@ def _confirm(name: str) -> None:
 
 def _difference(runs: list[Run]) -> None:
     """The specs of two runs, line by line."""
-    st.subheader("What differs between two specs")
+    st.subheader("What differs between two specs", anchor=False)
     names = [run.folder.name for run in runs if run.spec_path.exists()]
     if len(names) < 2:
         st.caption("Two runs must have begun.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui import training
+from ui import show, training
 from ui.editing import REFUSED
 from ui.views import _setup, _watch
 from ui.workspace import Workspace
@@ -17,11 +17,11 @@ def render() -> None:
     workspace = Workspace.current()
     names = [run.folder.name for run in training.runs_in(workspace)]
     title, chooser = st.columns([2, 1], vertical_alignment="bottom")
-    title.title("Train")
+    title.title("Train", anchor=False)
     with chooser:
         chosen = _choose(names)
     if refused := st.session_state.pop(REFUSED, None):
-        st.error(refused, icon=":material/error:")
+        show.error(refused)
     if chosen == NEW:
         _setup.render(workspace)
     else:

@@ -28,7 +28,7 @@ def _rows(folder: str, stamp: float) -> list[dict[str, Any]]:
 
 def render() -> None:
     """Draw the page."""
-    st.title("Try")
+    st.title("Try", anchor=False)
     found = talking.talkers(Workspace.current())
     if not found:
         show.nothing_yet("There is nothing to ask yet. Train a run until a stage is finished, or export a bundle.")
