@@ -28,8 +28,8 @@ def whisper(tmp_path_factory) -> WhisperForConditionalGeneration:
     sizes = {"d_model": 16, "encoder_layers": 3, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
     config = WhisperConfig(**sizes, decoder_layers=1, decoder_attention_heads=2, vocab_size=50, pad_token_id=0)
     whole = WhisperForConditionalGeneration(config).eval()
-    whole.save_pretrained(tmp_path_factory.mktemp("whisper"))
-    whole.folder = tmp_path_factory.getbasetemp() / "whisper0"
+    whole.folder = tmp_path_factory.mktemp("whisper")
+    whole.save_pretrained(whole.folder)
     return whole
 
 
