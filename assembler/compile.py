@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from assembler.adapters.book import Adapters, adapters_of
+from assembler.adapters.files import fill, read_adapter
 from assembler.adapters.host import Wire
 from assembler.errors import AssemblerError
 from assembler.graph import Graph
 from assembler.ragged import Ragged, paired, parted
+from assembler.weights import fetch, parse_source
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ def compile_graph(graph: Graph, device: Literal["meta", "cpu"] = "cpu", load: bo
             part.load(modules[node], graph.base)
         plan.append(_step(graph, node))
     assembly = Assembly(modules, plan, graph.masked)
-    _attach(graph, assembly)
+    _attach(graph, assembly, load)
     assembly.refresh()
     return assembly.eval()
 
@@ -243,7 +245,7 @@ def _place(device: str, loads: bool) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def _attach(graph: Graph, assembly: Assembly) -> None:
+def _attach(graph: Graph, assembly: Assembly, load: bool) -> None:
     """Put the adapters in, those that combine others last, and let each host run its composition."""
     indexed = sorted(enumerate(graph.adapters.items()), key=lambda item: item[1][1].trait == "mixer")
     for index, (name, part) in indexed:
@@ -252,6 +254,8 @@ def _attach(graph: Graph, assembly: Assembly) -> None:
         try:
             composition = graph.document.compose.get(part.host, "")
             new = part.attach(host, name, seed, wires, composition)  # type: ignore[arg-type]
+            if load and part.weights != "random":
+                fill(host, name, read_adapter(fetch(parse_source(part.weights), graph.base)))
         except AssemblerError as error:
             place = graph.spec.place("adapters", name)
             raise AssemblerError(f"{graph.spec.path}:{place.line}:{place.column}: adapters.{name}: {error}") from error

@@ -14,7 +14,7 @@ from assembler.weights import fetch, parse_source
 def fetch_weights(graph: Graph, say: Callable[[str], None] = lambda source: None) -> dict[str, Path]:
     """Where the file or folder of each of the graph's weight sources lies now; `say` is told of each before."""
     found: dict[str, Path] = {}
-    for part in graph.parts.values():
+    for part in [*graph.parts.values(), *graph.adapters.values()]:
         for source in part.weight_sources().values():
             if source not in found:
                 say(source)

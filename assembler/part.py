@@ -14,7 +14,7 @@ from assembler.problems import Fix
 from assembler.values import Dim, Value
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from assembler.adapters.host import Host
     from assembler.adapters.tap import Insert
@@ -140,6 +140,8 @@ class AdapterPart(Part):
         identity: whether the host's output is the same bits while the adapter is untrained.
         mergeable: whether it can be worked into the host's weights.
         exports: empty, or why a host with it has no ONNX graph.
+        peft_type: what PEFT calls the method, where PEFT has it; `peft_config` and the three functions after it then
+            say how the two translate.
         families: the families of hosts that it is for, by the names that tests/conformance/hosts.py gives them; None
             for all.
     """
@@ -148,11 +150,13 @@ class AdapterPart(Part):
     identity: ClassVar[bool] = True
     mergeable: ClassVar[bool] = False
     exports: ClassVar[str] = ""
+    peft_type: ClassVar[str] = ""
     families: ClassVar[tuple[str, ...] | None] = None
 
     host: str = Field(description="the node that it is put into")
     layers: list[int] | None = Field(None, description="only these layers; -1 is the last")
     every: int = Field(1, ge=1, le=1000, description="each n-th layer, from the first")
+    weights: str = Field("random", description="a folder with the adapter's file, such as file:adapters/tune")
 
     @classmethod
     def small(cls) -> dict[str, Any]:
@@ -187,6 +191,27 @@ class AdapterPart(Part):
         from assembler.adapters.book import attach
 
         return attach(self, host, name, seed, wires, composition)
+
+    def peft_config(self, inserts: Mapping[str, Insert]) -> dict[str, Any] | None:
+        """The adapter as PEFT's config, or None where PEFT cannot say what it is."""
+        return None
+
+    def to_peft(self, inserts: Mapping[str, Insert], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our tensors under PEFT's names."""
+        raise AssemblerError(f"{self.type} has no form in PEFT")
+
+    def from_peft(self, inserts: Mapping[str, Insert], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """PEFT's tensors under our names."""
+        raise AssemblerError(f"{self.type} has no form in PEFT")
+
+    @classmethod
+    def peft_options(cls, config: Mapping[str, Any], keys: Sequence[str], on: Host) -> dict[str, Any]:
+        """This part's options from PEFT's config and the names of the tensors.
+
+        Raises:
+            AssemblerError: the config asks for what this part does not do.
+        """
+        raise AssemblerError(f"{cls.type} has no form in PEFT")
 
     def merge(self, host: nn.Module, name: str) -> None:
         """Work the adapter `name` into the weights of `host` and take it off, where this part is `mergeable`."""

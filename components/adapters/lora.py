@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -10,7 +11,10 @@ from assembler.part import AdapterPart
 from assembler.registry import register
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from assembler.adapters.host import Host
+    from assembler.adapters.tap import Insert
 
 
 @register
@@ -24,6 +28,7 @@ class Lora(AdapterPart):
 
     type = "adapter.lora"
     mergeable = True
+    peft_type = "LORA"
 
     sites: str = Field("layers.*.attn.{q,v}", description="pattern over the host's canonical sites")
     rank: int = Field(8, ge=1, le=4096, description="r, the inner width")
@@ -59,3 +64,24 @@ class Lora(AdapterPart):
         from components.adapters._lora import put_low_rank
 
         put_low_rank(on, self.sites, self.rank, self.alpha, self.dropout, self.rslora, self.dora, self.init)
+
+    def peft_config(self, inserts: Mapping[str, Insert]) -> dict[str, Any] | None:
+        from components.adapters._peft import lora_config
+
+        return lora_config(self, inserts)
+
+    def to_peft(self, inserts: Mapping[str, Insert], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        from components.adapters._peft import lora_names
+
+        return {lora_names(inserts)[key]: tensor for key, tensor in tensors.items()}
+
+    def from_peft(self, inserts: Mapping[str, Insert], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        from components.adapters._peft import lora_names, ours
+
+        return ours(lora_names(inserts), tensors, inserts)
+
+    @classmethod
+    def peft_options(cls, config: Mapping[str, Any], keys: Sequence[str], on: Host) -> dict[str, Any]:
+        from components.adapters._peft import lora_options
+
+        return lora_options(config, keys, on)

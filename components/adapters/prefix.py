@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -11,7 +12,10 @@ from assembler.registry import register
 from components.adapters._examples import KV_HEADS, LAYERS, VIT_LAYERS, VIT_WIDTH, WIDTH, on_llama, on_vit
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from assembler.adapters.host import Host
+    from assembler.adapters.tap import Insert
 
 
 @register
@@ -26,6 +30,7 @@ class Prefix(AdapterPart):
 
     type = "adapter.prefix"
     trait = "whole"
+    peft_type = "PREFIX_TUNING"
     identity: ClassVar[bool] = False
 
     length: int = Field(30, ge=1, le=10_000, description="number of keys and values")
@@ -54,3 +59,24 @@ class Prefix(AdapterPart):
             on.share("trunk", trunk)
         for layer in layers:
             layer.attend(prefix(layer.heads(), self.length, trunk))
+
+    def peft_config(self, inserts: Mapping[str, Insert]) -> dict[str, Any] | None:
+        from components.adapters._peft import prefix_config
+
+        return None if self.bottleneck else prefix_config(self.length, inserts)
+
+    def to_peft(self, inserts: Mapping[str, Insert], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        import torch
+
+        return {"prompt_embeddings": torch.cat([tensors[f"{key}.table"] for key in inserts], 1)}
+
+    def from_peft(self, inserts: Mapping[str, Insert], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        from components.adapters._peft import prefix_tensors
+
+        return prefix_tensors(inserts, tensors)
+
+    @classmethod
+    def peft_options(cls, config: Mapping[str, Any], keys: Sequence[str], on: Host) -> dict[str, Any]:
+        from components.adapters._peft import prefix_options
+
+        return prefix_options(config)

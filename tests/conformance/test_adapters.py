@@ -6,9 +6,11 @@ import copy
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from assembler.adapters.book import Book, adapters_of
+from assembler.adapters.files import TENSORS, load_adapter, save_adapter
 from assembler.adapters.tap import Tap
 from assembler.errors import AssemblerError
 from assembler.part import AdapterPart
@@ -118,6 +120,34 @@ def auxiliary(host: nn.Module) -> Tensor:
     """The losses that modules add of their own accord in training."""
     found = [m.auxiliary_loss for m in host.modules() if getattr(m, "auxiliary_loss", None) is not None]
     return torch.stack(found).sum() if found else torch.zeros(())
+
+
+@once
+def test_saved_and_loaded_it_computes_the_same_bits(name, family, tmp_path):
+    case, host, names = adapted(name, family)
+    stir(host, names)
+    save_adapter(host, "tune", tmp_path / "file")
+    other = host_of(family)
+    load_adapter(other, tmp_path / "file", "again")
+    assert torch.equal(shown(case, other), shown(case, host))
+
+
+@once
+def test_a_file_that_does_not_fit_is_refused_and_the_host_stays_as_it_was(name, family, tmp_path):
+    case, host, _ = adapted(name, family)
+    save_adapter(host, "tune", tmp_path / "file")
+    tensors = load_file(tmp_path / "file" / TENSORS)
+    key = sorted(tensors)[0]
+    bare, before = host_of(family), shown(case, host_of(family))
+    for change in (
+        {key: tensors[key][..., :-1].contiguous()},
+        {key: tensors[key] / 0},
+        {"stranger": tensors[key].clone()},
+    ):
+        save_file({**tensors, **change}, tmp_path / "file" / TENSORS)
+        with pytest.raises(AssemblerError, match=r"file"):
+            load_adapter(bare, tmp_path / "file", "again")
+        assert adapters_of(bare) is None and torch.equal(shown(case, bare), before)
 
 
 @merging
