@@ -16,8 +16,36 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class LayeredEncoder(Part):
-    """Named weights or fresh ones; the last state, a layer's, or a mix of them all.
+class WeightedPart(Part):
+    """Named weights or fresh ones."""
+
+    weights: str = Field("random", description="hf:ORG/NAME, pypi:, file: or random")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$", description="digest the weights file must have")
+
+    def state_at(self, path: Path) -> dict[str, Tensor]:
+        """The tensors of the weights that lie at `path`."""
+        from assembler.weights import load_state
+
+        return load_state(path)
+
+    def load(self, module: nn.Module, base: Path) -> None:
+        self.fill(module, fetch(parse_source(self.weights), base, self.sha256))
+
+    def fill(self, module: nn.Module, path: Path) -> None:
+        """Put the weights that lie at `path` into the module."""
+        self.place(module, self.state_at(path))
+
+    def place(self, module: nn.Module, state: dict[str, Tensor]) -> None:
+        """Put the tensors of the weights into the module.
+
+        Raises:
+            AssemblerError: they are not those of this model.
+        """
+        raise AssemblerError(f"{self.type} reads no weights")
+
+
+class LayeredEncoder(WeightedPart):
+    """An encoder of blocks: the last state, a layer's, or a mix of them all.
 
     `layer: i` gives what block i puts out, before any norm that the model has after its last block. `mix` gives
     gamma * sum_l softmax(w)_l h_l over the embeddings and every block, the last as the model itself gives it (as
@@ -25,8 +53,6 @@ class LayeredEncoder(Part):
     name NODE.mix. `output: pooled` gives the mean over the real tokens.
     """
 
-    weights: str = Field("random", description="hf:ORG/NAME, pypi:, file: or random")
-    sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$", description="digest the weights file must have")
     layer: int | None = Field(None, ge=-1000, le=1000, description="block to read; by default the model's output")
     mix: bool = Field(False, description="a learned sum of all layers")
     output: Literal["tokens", "pooled"] = Field("tokens", description="one token a place, or their mean")
@@ -53,27 +79,9 @@ class LayeredEncoder(Part):
         return self.layer % count
 
     def load(self, module: nn.Module, base: Path) -> None:
-        self.fill(module, fetch(parse_source(self.weights), base, self.sha256))
+        super().load(module, base)
         if self.mix:
             module.mix.materialise()  # type: ignore[operator,union-attr]
-
-    def fill(self, module: nn.Module, path: Path) -> None:
-        """Put the weights that lie at `path` into the module."""
-        self.place(module, self.state_at(path))
-
-    def state_at(self, path: Path) -> dict[str, Tensor]:
-        """The tensors of the weights that lie at `path`."""
-        from assembler.weights import load_state
-
-        return load_state(path)
-
-    def place(self, module: nn.Module, state: dict[str, Tensor]) -> None:
-        """Put the tensors of the weights into the module.
-
-        Raises:
-            AssemblerError: they are not those of this model.
-        """
-        raise AssemblerError(f"{self.type} reads no weights")
 
 
 class EncoderPart(LayeredEncoder):
