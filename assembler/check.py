@@ -191,10 +191,12 @@ def _infer(graph: Graph) -> None:
 
 
 def _wanted(graph: Graph, edge: Edge) -> Dim:
+    part = graph.receiver(edge.target)
     try:
-        return graph.receiver(edge.target).wants(edge.port, graph.base)
+        own = part.wants(edge.port, graph.base)
     except AssemblerError:
         return None  # said at the node itself, by its shape rule
+    return graph.wants.get(edge.target) if own is None and part.passes(edge.port) else own
 
 
 def _value(graph: Graph, node: str) -> Value | None:

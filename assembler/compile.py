@@ -24,7 +24,8 @@ class Step:
     """One call of the plan: the node, its batch tensors, and the nodes whose values follow them.
 
     `targets` are those batch tensors that may be absent; `keeps_mask` is set where the mask of a ragged wire goes past
-    the module; `feeds` are the wires into the adapters on the node: adapter, port and source of each.
+    the module; `feeds` are the wires into the adapters on the node: adapter, port and source of each; `weight` is that
+    of its loss, where it gives one.
     """
 
     node: str
@@ -33,6 +34,7 @@ class Step:
     targets: frozenset[str] = frozenset()
     keeps_mask: bool = False
     feeds: tuple[tuple[str, str, str], ...] = ()
+    weight: float = 1.0
 
     @property
     def needs(self) -> set[str]:
@@ -76,18 +78,22 @@ class Assembly(nn.Module):
         for _, module in self._auxiliaries:
             module.auxiliary_loss = None
         values = self.values(batch)
-        outputs = [values[step.node] for step in self.plan if isinstance(values.get(step.node), dict)]
-        losses = [output["loss"] for output in outputs] + self._auxiliary()
+        losses = self.losses(values)
         if not losses:
             return {"output": values[self.plan[-1].node]}
         found = {"loss": losses[0] if len(losses) == 1 else torch.stack(losses).sum()}
+        outputs = [values[step.node] for step in self.plan if isinstance(values.get(step.node), dict)]
         logits = next((output["logits"] for output in outputs if "logits" in output), None)
         return found if logits is None else {**found, "logits": logits}
 
-    def _auxiliary(self) -> list[Tensor]:
+    def losses(self, values: dict[str, Any]) -> list[Tensor]:
+        """The losses that count among `values`, times their weights, and the auxiliary ones that their modules left."""
+        own = [
+            step.weight * values[step.node]["loss"] for step in self.plan if isinstance(values.get(step.node), dict)
+        ]
         counted = self.counted
         found = [module.auxiliary_loss for node, module in self._auxiliaries if counted is None or node in counted]
-        return [loss for loss in found if loss is not None]
+        return own + [loss for loss in found if loss is not None]
 
     def values(self, batch: dict[str, Tensor], before: str | None = None) -> dict[str, Any]:
         """The batch's tensors and the nodes' values, by name.
@@ -142,6 +148,15 @@ class Assembly(nn.Module):
         values = self.values(batch, before=target)
         self._feed(step, values)
         return [values[source] for source in step.sources]
+
+    def output(self, target: str, batch: dict[str, Tensor]) -> Any:
+        """The value of a node; nothing that it does not need is computed."""
+        counted = self.counted
+        self.only([target])
+        try:
+            return self.values(batch)[target]
+        finally:
+            self.counted = counted
 
     def of(self, name: str) -> list[str]:
         """Names of the parameters of a node, without its adapters', or of an adapter."""
@@ -203,6 +218,8 @@ def compile_graph(graph: Graph, device: Literal["meta", "cpu"] = "cpu", load: bo
         if loads:
             part.load(modules[node], graph.base)
         plan.append(_step(graph, node))
+    for node in modules:
+        graph.parts[node].bind(node, graph, modules)
     assembly = Assembly(modules, plan, graph.masked)
     _attach(graph, assembly, load)
     assembly.refresh()
@@ -219,6 +236,7 @@ def _step(graph: Graph, node: str) -> Step:
         targets=frozenset(f"{node}_{key}" for key in part.targets),
         keeps_mask=part.masks == "kept" and graph.ragged(node),
         feeds=tuple((name, e.port, e.source) for name in graph.hosted(node) for e in graph.incoming[name]),
+        weight=getattr(part, "weight", 1.0) if part.objective else 1.0,
     )
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 Masks = Literal["refused", "kept", "own"]
+Answers = Literal["text", "label", "score", "pair"]
 KINDS = ("image", "video", "audio", "points", "expression", "text", "label", "score")
 """What a column of data may hold; `assembler.samples` says as what."""
 
@@ -82,6 +83,10 @@ class Part(BaseModel):
         """The width this part needs on `port`, or None when any (or not known yet)."""
         return None
 
+    def passes(self, port: str) -> bool:
+        """Whether `port` has to be as wide as what this part puts out, so that its consumer's need goes past it."""
+        return False
+
     def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
         """The value this part puts out for `inputs`, where `want` is the width its consumer needs.
 
@@ -93,6 +98,9 @@ class Part(BaseModel):
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
         """The torch module for these shapes, freshly initialised; on the meta device when that is the default."""
         raise AssemblerError(f"{self.type} holds no torch module")
+
+    def bind(self, node: str, graph: Graph, modules: Mapping[str, nn.Module]) -> None:
+        """Show the module `modules[node]` those of other nodes that it reads; they stay the others' to train."""
 
     def load(self, module: nn.Module, base: Path) -> None:
         """Put the weights of `weight_sources` into `module`, whose parameters may be on the meta device."""
@@ -126,6 +134,24 @@ class Part(BaseModel):
     def collator(self, node: str, graph: Graph) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """The function from data rows to the tensors of `extras`, keyed by their names."""
         raise AssemblerError(f"{self.type} has no extras")
+
+
+class ObjectivePart(Part):
+    """A part that gives a loss; the model's loss is the sum of each one's, times its `weight`."""
+
+    objective: ClassVar[bool] = True
+    answers: ClassVar[Answers | None] = None
+    """What it answers about a sample, and so which metrics can tell how well; None where it only teaches others."""
+
+    weight: float = Field(1.0, gt=0, le=1e6, description="what this node's loss is multiplied by in the sum")
+
+    def expected(self) -> tuple[str, ...]:
+        """Names, as in `columns`, of what holds the right answers; more than one where an answer is several numbers."""
+        return ()
+
+    def answer(self, output: dict[str, Any]) -> list[Any]:
+        """One answer a sample, of what the module gives for a batch."""
+        raise AssemblerError(f"{self.type} answers nothing")
 
 
 class AdapterPart(Part):

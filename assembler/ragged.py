@@ -34,3 +34,11 @@ def masked_mean(values: Tensor, mask: Tensor | None, dim: int = 1) -> Tensor:
         return values.mean(dim)
     weight = mask.to(values.dtype).unsqueeze(-1)  # [B, T, 1]
     return torch.where(mask.unsqueeze(-1), values, 0).sum(dim) / weight.sum(dim).clamp(min=1)
+
+
+def packed(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, T, D] and mask [B, T] with all that is real at the left end, in its order."""
+    place = torch.arange(mask.shape[1], device=mask.device)
+    order = (~mask * mask.shape[1] + place).argsort(1)  # [B, T], keys are unique
+    moved = values.gather(1, order.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+    return moved, mask.gather(1, order)

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from assembler import template
 from assembler.configs import read_config, size_in
 from assembler.errors import AssemblerError
-from assembler.part import Part, WireError
+from assembler.part import ObjectivePart, WireError
 from assembler.registry import register
 from assembler.values import Dim, Value, value
 from assembler.weights import cached, fetch, parse_source
@@ -26,7 +26,7 @@ WIDTHS = ("hidden_size", "n_embd", "d_model")
 
 
 @register
-class CausalLM(Part):
+class CausalLM(ObjectivePart):
     """p(answer | prompt) = prod_t p(a_t | prompt, a_<t): a prompt with slots -> logits [B, T, vocabulary].
 
     A slot of `prompt` with a wire takes that wire's tokens [B, T, hidden], in place; a slot without one takes the text
@@ -39,7 +39,7 @@ class CausalLM(Part):
     type = "backbone.causal_lm"
     extras = ("input_ids", "attention_mask", "labels")
     masks = "own"
-    objective = True
+    answers = "text"
 
     prompt: str = Field("{answer}", max_length=20_000, description="text with {slots}, ending in {answer}")
     weights: str = Field("random", description="hf:ORG/NAME, file:FOLDER, a .gguf file by any source, or random")
@@ -96,6 +96,9 @@ class CausalLM(Part):
 
     def columns(self, node: str, wired: Collection[str]) -> dict[str, str]:
         return {name: "text" for name in template.slots(self.prompt) if name not in wired}
+
+    def expected(self) -> tuple[str, ...]:
+        return (template.ANSWER,)
 
     def port_fix(self, port: str) -> tuple[str, Any] | None:
         return ("prompt", f"{{{port}}} {self.prompt}") if port.isidentifier() and port != template.ANSWER else None

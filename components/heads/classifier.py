@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from assembler.errors import AssemblerError
-from assembler.part import Part
+from assembler.part import ObjectivePart
 from assembler.registry import register
 from assembler.values import Dim, Value, value
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @register
-class Classifier(Part):
+class Classifier(ObjectivePart):
     """logits = W mean_t(x) + b: tokens [B, T, in] or an embedding [B, in] -> logits [B, classes].
 
     The loss is the cross-entropy to the data column `label`, a whole number from 0. With `dropout` the mean is dropped
@@ -30,7 +30,7 @@ class Classifier(Part):
     type = "head.classifier"
     accepts = {"in": ("tokens", "embedding", "features")}
     extras = ("labels",)
-    objective = True
+    answers = "label"
 
     classes: int = Field(ge=2, le=1_000_000, description="number of classes")
     dropout: float = Field(0.0, ge=0, lt=1, description="rate on the pooled input, in training")
@@ -49,6 +49,12 @@ class Classifier(Part):
 
     def columns(self, node: str, wired: Collection[str]) -> dict[str, str]:
         return {"label": "label"}
+
+    def expected(self) -> tuple[str, ...]:
+        return ("label",)
+
+    def answer(self, output: dict[str, Any]) -> list[Any]:
+        return output["logits"].argmax(-1).tolist()
 
     def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
         return value("logits", classes=self.classes)

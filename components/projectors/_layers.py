@@ -1,4 +1,6 @@
-"""The stack of linears that the plain projectors share."""
+"""The layers that projectors share."""
+
+from __future__ import annotations
 
 from itertools import pairwise
 
@@ -9,6 +11,23 @@ from torch.nn import functional
 from assembler.ragged import Ragged, paired, parted
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
+
+
+def opened(x: Tensor | Ragged) -> tuple[Tensor, Tensor | None]:
+    """Tokens [B, T, D] with zeros where there is padding, and their mask; an embedding is one token."""
+    values, mask = parted(x)
+    values = values.unsqueeze(1) if values.dim() == 2 else values
+    return (values, None) if mask is None else (torch.where(mask.unsqueeze(-1), values, 0), mask)
+
+
+def windows(x: Tensor, size: int) -> Tensor:
+    """[B, T, D] -> [B, ceil(T / size), size, D], with zeros after the last token."""
+    return functional.pad(x, (0, 0, 0, -x.shape[1] % size)).unflatten(1, (-1, size))
+
+
+def window_masks(mask: Tensor, size: int) -> Tensor:
+    """[B, T] -> [B, ceil(T / size), size]."""
+    return functional.pad(mask, (0, -mask.shape[1] % size)).unflatten(1, (-1, size))
 
 
 class Mlp(nn.Sequential):
@@ -45,25 +64,19 @@ class FrameStackLayer(nn.Module):
         self.linear = nn.Linear(stack * inner, outer)
 
     def forward(self, tokens: Tensor | Ragged) -> Tensor | Ragged:
-        x, mask = parted(tokens)
-        x = x.unsqueeze(1) if x.dim() == 2 else x  # [B, T, in]
-        lack = -x.shape[1] % self.stack
-        if mask is not None:
-            x = torch.where(mask.unsqueeze(-1), x, 0)
-            mask = functional.pad(mask, (0, lack)).unflatten(1, (-1, self.stack)).any(-1)  # [B, T / k]
-        x = functional.pad(x, (0, 0, 0, lack))
-        return paired(self.linear(x.unflatten(1, (-1, self.stack)).flatten(2)), mask)  # [B, T / k, out]
+        x, mask = opened(tokens)
+        real = None if mask is None else window_masks(mask, self.stack).any(-1)  # [B, T / k]
+        return paired(self.linear(windows(x, self.stack).flatten(2)), real)  # [B, T / k, out]
 
 
 class PixelShuffleLayer(nn.Module):
-    """Joins each `ratio` x `ratio` square of a grid of `side` x `side` tokens into one, then one linear."""
+    """Joins each `ratio` x `ratio` square of every grid of `rows` x `columns` tokens into one, then one linear."""
 
-    def __init__(self, inner: int, outer: int, ratio: int, side: int) -> None:
+    def __init__(self, inner: int, outer: int, ratio: int, rows: int, columns: int) -> None:
         super().__init__()
-        self.ratio, self.blocks = ratio, side // ratio
+        self.grid = (-1, rows // ratio, ratio, columns // ratio, ratio)
         self.linear = nn.Linear(ratio * ratio * inner, outer)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.unsqueeze(1) if x.dim() == 2 else x
-        grid = x.unflatten(1, (self.blocks, self.ratio, self.blocks, self.ratio))  # [B, s/r, r, s/r, r, in]
-        return self.linear(grid.transpose(2, 3).flatten(3).flatten(1, 2))  # [B, (s/r)^2, out]
+        grid = opened(x)[0].unflatten(1, self.grid)  # [B, frames, R, r, C, r, in]
+        return self.linear(grid.transpose(3, 4).flatten(4).flatten(1, 3))  # [B, frames * R * C, out]

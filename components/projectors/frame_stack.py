@@ -9,7 +9,7 @@ from pydantic import Field
 
 from assembler.registry import register
 from assembler.values import Dim, Value, value
-from components.projectors._base import TokenProjector
+from components.projectors._base import TokenProjector, shorter, strided, token_count
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,22 +31,15 @@ class FrameStack(TokenProjector):
 
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
-        whisper = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "max_source_positions": 50}
-        nodes = {
-            "sound": {"type": "input.audio", "seconds": 0.48},
-            "ears": {"type": "encoder.whisper", "config": whisper},
-            "part": {"type": cls.type, "stack": 5, "width": 12},
-        }
         return [
-            ({"nodes": nodes, "edges": ["sound -> ears", "ears -> part"]}, 5 * 16 * 12 + 12),
+            (cls.after_ears(stack=5, width=12), 5 * 16 * 12 + 12),
             (cls.after_an_encoder(stack=2, width=24), 2 * 256 * 24 + 24),
         ]
 
     def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
-        plain = super().shape(inputs, want, base)
-        tokens = plain["tokens"]
-        count = -(-tokens // self.stack) if isinstance(tokens, int) else None
-        return value("tokens", ragged=inputs["in"].ragged, tokens=count, width=plain["width"])
+        source = inputs["in"]
+        tokens, facts = strided(token_count(source), self.stack), shorter(source, self.stack)
+        return value("tokens", ragged=source.ragged, facts=facts, tokens=tokens, width=self.width or want)
 
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
         from components.projectors._layers import FrameStackLayer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from pydantic import Field
 from assembler.part import WireError
 from assembler.registry import register
 from assembler.values import Dim, Value, value
-from components.projectors._base import TokenProjector
+from components.projectors._base import TokenProjector, grid_facts, grid_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,10 +18,10 @@ if TYPE_CHECKING:
 
 @register
 class PixelShuffle(TokenProjector):
-    """Each r x r square of a square grid becomes one token: [B, s^2, in] -> [B, (s/r)^2, r^2 in] -> W y + b.
+    """Each r x r square of a grid becomes one token: [B, R C, in] -> [B, (R / r) (C / r), r^2 in] -> W y + b.
 
-    `ratio` is r and divides the side s. Inside a square the tokens are joined row by row.
-    Parameters: ratio^2 * in * out + out.
+    `ratio` is r and divides both sides. Inside a square the tokens are joined row by row; the frames of a video are
+    grids one after the other. Parameters: ratio^2 * in * out + out.
     """
 
     type = "projector.pixel_shuffle"
@@ -40,21 +39,20 @@ class PixelShuffle(TokenProjector):
         return [({"nodes": nodes, "edges": ["photo -> eyes", "eyes -> part"]}, 4 * 64 * 24 + 24)]
 
     def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
-        plain = super().shape(inputs, want, base)
-        tokens = plain["tokens"]
-        if not isinstance(tokens, int):
-            return plain
-        side = math.isqrt(tokens)
-        if side * side != tokens:
-            raise WireError("in", f"{tokens} tokens are no square grid; leave class tokens and odd sizes out")
-        if side % self.ratio:
-            raise WireError(
-                "in", f"`ratio` {self.ratio} does not divide the grid's side of {side}; change it or the size"
-            )
-        return value("tokens", tokens=(side // self.ratio) ** 2, width=plain["width"])
+        grid, width = grid_of(inputs["in"]), self.width or want
+        if grid is None:
+            return value("tokens", width=width)
+        frames, rows, columns = grid
+        if rows % self.ratio or columns % self.ratio:
+            sides = f"side of {rows}" if rows == columns else f"sides of {rows} and {columns}"
+            raise WireError("in", f"`ratio` {self.ratio} does not divide the grid's {sides}; change it or the size")
+        rows, columns = rows // self.ratio, columns // self.ratio
+        facts = grid_facts(inputs["in"], rows, columns)
+        return value("tokens", facts=facts, tokens=frames * rows * columns, width=width)
 
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
         from components.projectors._layers import PixelShuffleLayer
 
-        side = math.isqrt(inputs["in"].size("tokens")) if inputs["in"].kind != "embedding" else 1
-        return PixelShuffleLayer(inputs["in"].size("width"), output.size("width"), self.ratio, side)
+        source, grid = inputs["in"], grid_of(inputs["in"])
+        assert grid is not None
+        return PixelShuffleLayer(source.size("width"), output.size("width"), self.ratio, *grid[1:])

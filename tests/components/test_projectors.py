@@ -33,7 +33,7 @@ def test_a_stack_is_its_tokens_side_by_side_and_zeros_where_there_are_none(token
 @given(blocks=st.integers(1, 4), ratio=st.integers(1, 3))
 def test_a_square_of_the_grid_becomes_one_token(blocks, ratio):
     side = blocks * ratio
-    layer = PixelShuffleLayer(2, 4, ratio, side)
+    layer = PixelShuffleLayer(2, 4, ratio, side, side)
     grid = torch.randn(1, side, side, 2)
     out = layer(grid.flatten(1, 2)).unflatten(1, (blocks, blocks))
     for row in range(blocks):

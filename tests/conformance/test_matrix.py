@@ -51,9 +51,13 @@ def batch_of(graph: Graph, size: int, seed: int = 0) -> dict[str, torch.Tensor]:
 
 def value_of(assembly: Assembly, batch: dict[str, torch.Tensor], node: str) -> torch.Tensor:
     """The node's value, with zeros where it is padding."""
-    value = assembly.values(batch)[node]
+    return shown(assembly.values(batch)[node])
+
+
+def shown(value: object) -> torch.Tensor:
+    """A value as one tensor: what an objective gives beside its loss, zeros for padding."""
     if isinstance(value, dict):
-        return value["logits"]
+        return next(x for key, x in value.items() if key != "loss")
     plain, mask = parted(value)
     return plain if mask is None else torch.where(mask.unsqueeze(-1), plain, 0)
 
@@ -129,9 +133,10 @@ def test_gradients_reach_exactly_what_learns(name, tree, parameters):
     optimizer = torch.optim.SGD([p for p in assembly.parameters() if p.requires_grad], lr=0.1)
     batch, reached = batch_of(graph, 3), set()
     for _ in range(2):  # what starts at zero passes a gradient on in the second step
-        value = value_of(assembly, batch, host_of(graph)).float()
+        values = assembly.values(batch)
+        value = shown(values[host_of(graph)]).float()
         torch.manual_seed(1)
-        (value * torch.randn_like(value)).sum().backward()
+        torch.stack([(value * torch.randn_like(value)).sum(), *assembly.losses(values)]).sum().backward()
         reached |= {key for key, p in assembly.named_parameters() if p.grad is not None}
         optimizer.step()
     assert reached <= set(learning)
