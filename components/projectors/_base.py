@@ -55,7 +55,7 @@ def token_count(source: Value) -> Dim:
     return 1 if source.kind == "embedding" else source.shape[1]
 
 
-def shorter(source: Value, stride: int) -> dict[str, Any]:
+def shorter(source: Value, stride: float) -> dict[str, Any]:
     """The facts of tokens that are `stride` times as rare in time as those of `source`."""
     rate = source.fact("rate")
     return {} if rate is None else {"rate": rate / stride}

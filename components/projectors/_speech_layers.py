@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from assembler.ragged import Ragged, packed, paired
 from components._ctc import ctc_loss
 from components.projectors._attention import Block
+from components.projectors._convolutions import StridedConvs
 from components.projectors._layers import opened
 
 Shorter = tuple[Tensor, Tensor | None, Tensor | None]
@@ -43,23 +44,11 @@ class SpeechTower(nn.Module):
         return paired(self.out(x), mask)  # [B, T', out]
 
 
-class StridedConvs(nn.Module):
-    """Convolutions over time of stride s, each followed by a GELU: [B, T, D] -> [B, ceil(T / s) each, D]."""
+class Convs(StridedConvs):
+    """Strided convolutions, which learn nothing of their own."""
 
-    def __init__(self, width: int, layers: int, kernel: int, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-        self.layers = nn.ModuleList(
-            nn.Conv1d(width, width, kernel, stride, padding=(kernel - 1) // 2) for _ in range(layers)
-        )
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Shorter:
-        for layer in self.layers:
-            x = x if mask is None else torch.where(mask.unsqueeze(-1), x, 0)
-            x = F.gelu(layer(x.transpose(1, 2))).transpose(1, 2)
-            if mask is not None:
-                mask = F.pad(mask, (0, -mask.shape[1] % self.stride)).unflatten(1, (-1, self.stride)).any(-1)
-        return x, mask, None
+    def forward(self, x: Tensor, mask: Tensor | None) -> Shorter:  # type: ignore[override]
+        return *super().forward(x, mask), None
 
 
 class Cif(nn.Module):

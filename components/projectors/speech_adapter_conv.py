@@ -42,6 +42,6 @@ class SpeechAdapterConv(SpeechAdapter):
         return value("tokens", ragged=source.ragged, facts=facts, tokens=tokens, width=self.width or want)
 
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
-        from components.projectors._speech_layers import StridedConvs
+        from components.projectors._speech_layers import Convs
 
-        return self.tower(inputs, output, StridedConvs(self.hidden, CONVOLUTIONS, self.kernel, STRIDE))
+        return self.tower(inputs, output, Convs(self.hidden, CONVOLUTIONS, self.kernel, STRIDE))
