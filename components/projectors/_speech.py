@@ -55,7 +55,7 @@ def counter(node: str, graph: Graph) -> Callable[[str], int]:
     waiting = [edge.target for edge in graph.outgoing[node]]
     while waiting:
         name = waiting.pop(0)
-        part: Any = graph.parts[name]
+        part: Any = graph.receiver(name)
         if hasattr(part, "load_tokenizer"):
             tokenizer = part.load_tokenizer(graph.base).backend_tokenizer
             return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
