@@ -141,20 +141,26 @@ def _text(sample: Any, processor: TextProcessor, base: Path) -> Arrays:
     """Token ids [length], cut or padded at the end, and the mask of the real ones."""
     if not isinstance(sample, str):
         raise AssemblerError(f"wants a text, got {type(sample).__name__}")
-    ids = _tokenizer(str((base / processor.tokenizer).resolve())).encode(sample).ids[: processor.length]
+    tokenizer = open_tokenizer(str((base / processor.tokenizer).resolve()), processor.length)
+    ids = tokenizer.encode(sample).ids[: processor.length]
     values = np.full(processor.length, processor.pad, np.int64)
     values[: len(ids)] = ids
     return values, np.arange(processor.length) < len(ids)
 
 
 @cache
-def _tokenizer(path: str) -> Any:
+def open_tokenizer(path: str, length: int) -> Any:
+    """The tokenizer in a file; a text is cut to `length` tokens, the last of them still the one that ends it.
+
+    Raises:
+        AssemblerError: the file is no tokenizer.
+    """
     from tokenizers import Tokenizer
 
     with told(f"{path} is no tokenizer; bring the weights' tokenizer.json, or export again"):
         tokenizer = Tokenizer.from_file(path)
         tokenizer.no_padding()
-        tokenizer.no_truncation()
+        tokenizer.enable_truncation(length)
         return tokenizer
 
 

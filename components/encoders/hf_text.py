@@ -1,0 +1,165 @@
+"""Text encoders of the BERT kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pydantic import Field, model_validator
+
+from assembler.bundle.manifest import Processor, TextProcessor
+from assembler.configs import size_in
+from assembler.errors import AssemblerError
+from assembler.part import Part, WireError
+from assembler.registry import register
+from assembler.values import Dim, Value, value
+from assembler.weights import cached, parse_source
+from components.encoders._base import EncoderPart
+
+if TYPE_CHECKING:
+    from torch import nn
+
+POOLER = {"add_pooling_layer": False}
+
+
+class Family(NamedTuple):
+    """What transformers takes for the sizes that a config leaves out, and what a model is made with beside its config.
+
+    `offset` says that positions are counted from the padding's id on, and so fewer are left for the text.
+    """
+
+    width: int = 768
+    layers: int = 12
+    pad: int = 0
+    offset: bool = False
+    options: dict[str, Any] = POOLER
+
+
+MODELS = {
+    "bert": Family(),
+    "camembert": Family(pad=1, offset=True),
+    "deberta-v2": Family(1536, 24, options={}),
+    "distilbert": Family(layers=6, options={}),
+    "electra": Family(256, options={}),
+    "mpnet": Family(pad=1, offset=True),
+    "roberta": Family(pad=1, offset=True),
+    "xlm-roberta": Family(pad=1, offset=True),
+}
+"""By `model_type`."""
+
+
+@register
+class HfText(EncoderPart):
+    """Text [B] -> token ids [B, T] -> tokens [B, T, width], or an embedding [B, width], of a BERT-like encoder.
+
+    For retrieval, contrast and hypernetworks: BERT, MiniLM, RoBERTa, DistilBERT, MPNet, ELECTRA, DeBERTa and their kin.
+    A text is cut to `length` tokens; padding is in no attention and no mean. `output: pooled` with `pool` takes the
+    mean of the real tokens or the first one's; `normalise` brings it to length 1, as models of sentence-transformers
+    want it. The blocks after `layer` are not built. Source: arXiv 1810.04805 (BERT), 1908.10084 (pooling).
+    Parameters: those of transformers' model for the config, without its pooler; with `mix` also layers + 2.
+    """
+
+    type = "encoder.hf_text"
+    accepts = {"in": ("text",)}
+    masks = "own"
+    reads_text = True
+
+    length: int = Field(128, ge=1, le=8192, description="tokens that a text is cut to")
+    pool: Literal["mean", "cls"] = Field("mean", description="how `output: pooled` is made of the tokens")
+    normalise: bool = Field(False, description="bring the embedding to length 1")
+    tokenizer: str | None = Field(None, description="a tokenizer.json; by default the one beside the weights")
+
+    @classmethod
+    def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
+        width, hidden, words, positions = 16, 32, 300, 24
+        config = {
+            "model_type": "bert", "hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "intermediate_size": hidden, "vocab_size": words, "max_position_embeddings": positions,
+        }  # fmt: skip
+        tokenizer = str(Path(__file__).parent / "example" / "tokenizer.json")
+
+        def spec(**knobs: Any) -> dict[str, Any]:
+            part = {"type": cls.type, "config": config, "tokenizer": tokenizer, "length": 12, **knobs}
+            return {"nodes": {"words": {"type": "input.text"}, "part": part}, "edges": ["words -> part"]}
+
+        embeddings = (words + positions + 2) * width + 2 * width
+        layer = 4 * (width * width + width) + 2 * width * hidden + hidden + width + 4 * width
+        roberta = {**config, "model_type": "roberta", "pad_token_id": 0}
+        return [
+            (spec(), embeddings + 2 * layer),
+            (spec(mix=True, output="pooled", normalise=True), embeddings + 2 * layer + 2 + 2),
+            (spec(layer=0, output="pooled", pool="cls"), embeddings + layer),
+            (spec(config=roberta), None),
+        ]
+
+    @model_validator(mode="after")
+    def _has_words(self) -> HfText:
+        if self.weights == "random" and self.tokenizer is None:
+            raise ValueError("`weights: random` brings no tokenizer; name a file with `tokenizer`")
+        if self.normalise and self.output == "tokens":
+            raise ValueError("`normalise` is of an embedding; add `output: pooled`")
+        return self
+
+    def _family(self, config: dict[str, Any]) -> Family:
+        found = config.get("model_type")
+        if not isinstance(found, str) or found not in MODELS:
+            raise WireError("in", f"the config's `model_type` is {found!r:.40}; it is one of {', '.join(MODELS)}")
+        return MODELS[found]
+
+    def _pad(self, config: dict[str, Any]) -> int:
+        found = config.get("pad_token_id")
+        if found is not None and (not isinstance(found, int) or found < 0):
+            raise AssemblerError(f"the config's `pad_token_id` is {found!r:.40}; it is a whole number from 0")
+        return self._family(config).pad if found is None else found
+
+    def _block(self, config: dict[str, Any]) -> int | None:
+        return self.block(size_in(config, "num_hidden_layers", "n_layers") or self._family(config).layers)
+
+    def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
+        config, width = self.read_config(base), None
+        if config is not None:
+            family = self._family(config)
+            width = size_in(config, "hidden_size", "dim") or family.width
+            self._block(config)
+            longest = size_in(config, "max_position_embeddings") or 512
+            longest -= (self._pad(config) + 1) * family.offset
+            if self.length > longest:
+                raise WireError("in", f"this model reads at most {longest} tokens, and `length` is {self.length}")
+        if self.output == "pooled":
+            return value("embedding", width=width)
+        return value("tokens", ragged=True, tokens=self.length, width=width)
+
+    def processor(self, source: Part, base: Path) -> Processor:
+        config = self.read_config(base)
+        pad = 0 if config is None else self._pad(config)
+        return TextProcessor(tokenizer=str(self._tokenizer(base)), length=self.length, pad=pad)
+
+    def _tokenizer(self, base: Path) -> Path:
+        """The tokenizer.json, which need not be there before the weights are."""
+        if self.tokenizer is not None:
+            return base / self.tokenizer
+        folder = cached(parse_source(self.weights), base)
+        return (folder or base) / "tokenizer.json"
+
+    def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
+        from components.encoders._hf_text import TextTower
+
+        config = self.read_config(base) or {}
+        pool = self.pool if self.output == "pooled" else None
+        self._check_words(config, base)
+        options = self._family(config).options
+        return TextTower(config, self._block(config), self.mix, pool, self.normalise, self._pad(config), options)
+
+    def _check_words(self, config: dict[str, Any], base: Path) -> None:
+        """The model has an embedding for every token of its tokenizer."""
+        from assembler.bundle.processor import open_tokenizer
+
+        path = self._tokenizer(base)
+        have, need = size_in(config, "vocab_size"), open_tokenizer(str(path), self.length).get_vocab_size()
+        if have is not None and have < need:
+            raise AssemblerError(f"{path} has {need:,} tokens, and the model has embeddings for {have:,}; name its own")
+
+    def fill(self, module: nn.Module, path: Path) -> None:
+        from components.encoders._states import fill
+
+        fill(module.model, path, self.weights, **MODELS[module.model.config.model_type].options)  # type: ignore[index,union-attr]
