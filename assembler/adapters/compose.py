@@ -122,7 +122,7 @@ class Mix:
         if not hasattr(self.mixer.module, "gates"):
             return self.mixer.module(changes, *reads)
         gates = self.mixer.module.gates(*reads)  # type: ignore[operator]  # [B, T, N]
-        return torch.einsum("b...n,nb...d->b...d", gates.to(value.dtype), torch.stack(changes))
+        return (torch.stack(changes, -1) * gates.to(value.dtype).unsqueeze(-2)).sum(-1)
 
 
 def alike(children: Sequence[Computed | None]) -> list[Insert]:

@@ -51,11 +51,15 @@ class Heads(NamedTuple):
 
 
 class Wire:
-    """What another node sends to the adapter, while the host runs."""
+    """What another node sends to the adapter while the host runs, or what `lay` put there."""
 
-    def __init__(self, port: str) -> None:
-        self.port = port
+    def __init__(self, port: str, default: Tensor | None = None) -> None:
+        self.port, self.default = port, default
         self.value: Any = None
+
+    def lay(self, value: Any) -> None:
+        """Put a value on the wire for the next calls of the host; None takes it off."""
+        self.value = value
 
     def __call__(self) -> Any:
         """The value on the wire: a tensor, or a `Ragged`.
@@ -63,11 +67,12 @@ class Wire:
         Raises:
             AssemblerError: the host is run outside its graph.
         """
-        if self.value is None:
+        value = self.default if self.value is None else self.value
+        if value is None:
             raise AssemblerError(
                 f"nothing came over the wire into {self.port}; run the whole graph, not its host alone"
             )
-        return self.value
+        return value
 
 
 class Host:
@@ -280,15 +285,17 @@ class Host:
         """Keep a module that several inserts use with the adapter, once."""
         return self.shared.setdefault(key, module)
 
-    def wire(self, port: str) -> Wire:
+    def wire(self, port: str, default: Tensor | None = None) -> Wire:
         """What the node wired to `port` of the adapter sends; call it in a module's forward.
+
+        With a `default` nothing need be wired: the value may be laid on the wire by hand, `book.wires(name)[port].lay`.
 
         Raises:
             AssemblerError: nothing is wired to the port.
         """
-        if port not in self.inputs:
+        if port not in self.inputs and default is None:
             raise AssemblerError(f"nothing is wired to `{port}`; add an edge, such as `eyes -> {self.name}.{port}`")
-        return self.wires.setdefault(port, Wire(port))
+        return self.wires.setdefault(port, Wire(port, default))
 
     def _add(self, place: str, insert: Insert) -> None:
         key, number = place.replace(".", "_") or "host", 1
@@ -367,7 +374,8 @@ class Layer:
 
     def borrow(self, site: str) -> Borrowed:
         """The host's own module at a site, to be called but not held."""
-        return Borrowed(self.module(site))
+        place = self.on.place(self.name(site))
+        return Borrowed(self.module(site), place.index, place.of)
 
     @property
     def post_norm(self) -> bool:
@@ -391,13 +399,14 @@ class Layer:
 
 
 class Borrowed:
-    """A module of the host that an adapter's module calls without holding it."""
+    """A module that an adapter's module calls without holding it; of a fused projection, a slice of what it gives."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
+    def __init__(self, module: nn.Module, index: int = 0, of: int = 1) -> None:
+        self.module, self.index, self.of = module, index, of
 
     def __call__(self, *args: Any) -> Any:
-        return self.module(*args)
+        value = self.module(*args)
+        return value if self.of == 1 else value.chunk(self.of, -1)[self.index]
 
 
 def bare(site: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from assembler.adapters.host import Borrowed
+from assembler.adapters.host import Borrowed, Wire
 
 
 class Attention(nn.Module):
@@ -74,22 +74,13 @@ class Gates(nn.Module):
 
 
 class ById(nn.Module):
-    """One adapter for each row of the batch, by its number: ids [B] -> gates [B, 1, N]."""
+    """One adapter for each row of the batch, by its number: ids [B] or [1] -> gates [B, 1, N]."""
 
-    def __init__(self, ids: Rows, count: int) -> None:
+    def __init__(self, ids: Wire, count: int) -> None:
         super().__init__()
         self.ids, self.count = ids, count
 
     def gates(self, x: Tensor, *_: Tensor) -> Tensor:
-        hot = nn.functional.one_hot(self.ids().to(x.device), self.count).to(x.dtype)  # [B, N]
-        return hot.reshape(len(hot), *[1] * (x.dim() - 2), self.count)
-
-
-class Rows:
-    """The number of the adapter that each row of the next batches takes."""
-
-    def __init__(self) -> None:
-        self.value: Tensor | None = None
-
-    def __call__(self) -> Tensor:
-        return torch.zeros(1, dtype=torch.long) if self.value is None else self.value
+        ids = self.ids().to(x.device).expand(x.shape[0])
+        hot = (ids[:, None] == torch.arange(self.count, device=x.device)).to(x.dtype)  # [B, N]
+        return hot.reshape(x.shape[0], *[1] * (x.dim() - 2), self.count)

@@ -154,3 +154,22 @@ def prefix_tensors(inserts: Mapping[str, Insert], tensors: Mapping[str, Tensor])
     if table is None or table.dim() != 2 or table.shape[1] % len(inserts):
         return rest
     return {**{f"{k}.table": part for k, part in zip(inserts, table.chunk(len(inserts), 1), strict=True)}, **rest}
+
+
+def adaption_config(length: int, inserts: Mapping[str, Insert]) -> dict[str, Any]:
+    """LLaMA-Adapter with a plain gate a layer as PEFT's config."""
+    return {
+        "peft_type": "ADAPTION_PROMPT",
+        "task_type": "CAUSAL_LM",
+        "adapter_len": length,
+        "adapter_layers": len(inserts),
+        "target_modules": next(iter(inserts.values())).point.path.rpartition(".")[2],
+        "inference_mode": True,
+    }
+
+
+def adaption_names(inserts: Mapping[str, Insert]) -> dict[str, str]:
+    """Our name of every tensor -> PEFT's."""
+    words = {"prompts": "adaption_prompt", "gate": "adaption_gate"}
+    paths = {key: insert.point.path for key, insert in inserts.items()}
+    return {f"{key}.{own}": f"{ROOT}{path}.{theirs}" for key, path in paths.items() for own, theirs in words.items()}

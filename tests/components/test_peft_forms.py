@@ -13,6 +13,7 @@ from assembler.adapters.book import adapters_of
 from assembler.adapters.files import load_adapter, save_adapter
 from assembler.errors import AssemblerError
 from components.adapters.ia3 import Ia3
+from components.adapters.llama_adapter import LlamaAdapter
 from components.adapters.lora import Lora
 from components.adapters.prefix import Prefix
 from tests.conformance.hosts import HOSTS, host_of
@@ -28,6 +29,7 @@ CONFIGS = {
     "lora of Conv1D": ("gpt2", peft.LoraConfig(r=2, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)),
     "lora of a convolution": ("vit", peft.LoraConfig(r=2, target_modules=["projection"])),
     "ia3": ("llama", peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], **LM)),
+    "adaption prompt": ("llama", peft.AdaptionPromptConfig(adapter_len=3, adapter_layers=1, **LM)),
     "prefix": ("llama", peft.PrefixTuningConfig(num_virtual_tokens=3, **LM)),
 }
 OURS = {
@@ -36,6 +38,7 @@ OURS = {
     "embedding": ("llama", Lora(host="h", rank=2, sites="embed")),
     "Conv1D": ("gpt2", Lora(host="h", rank=2, sites="layers.*.attn.qkv", layers=[-1])),
     "ia3": ("llama", Ia3(host="h")),
+    "adaption prompt": ("llama", LlamaAdapter(host="h", length=3, gates="layer", squash=False)),
     "prefix": ("llama", Prefix(host="h", length=3)),
 }
 
