@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 class LlamaAdapter(AdapterPart):
     """tanh(g) * softmax(q k_p^T / sqrt(d_h)) v_p + the layer's own attention, with k_p = W_k P and v_p = W_v P.
 
-    arXiv 2303.16199. P [length, d] are learned prompts of each of the `top` last layers, drawn from N(0, 1); W_k and W_v are the host's
-    own, frozen, and P takes no positions. The gates g start at zero, so that the start is the identity and the first
-    step moves gates alone. The paper's first version has no tanh (`squash: false`) and PEFT's one gate a layer
-    (`gates: layer`, no tanh). A wire into `image` adds a projection of that node's mean token to every prompt.
+    arXiv 2303.16199. P [length, d] are learned prompts of each of the `top` last layers, drawn from N(0, 1); W_k and
+    W_v are the host's own, frozen, and P takes no positions. The gates g start at zero, so that the start is the
+    identity and the first step moves gates alone. The paper's first version has no tanh (`squash: false`) and PEFT's
+    one gate a layer (`gates: layer`, no tanh). A wire into `image` adds a projection of that node's mean token to every
+    prompt.
     Parameters: layers * (length * d + heads), with `gates: layer` + 1 for heads; with an image (d_s + 1) * d more.
     """
 
