@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +12,7 @@ from torch import Tensor
 from assembler.bundle.processor import tensors
 from assembler.errors import AssemblerError
 from assembler.graph import Graph
-
-Row = dict[str, Any]
+from assembler.rows import Plain, Row, Rows, Subset, as_rows
 
 
 class Batches:
@@ -58,16 +56,24 @@ def left_padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def split(graph: Graph) -> tuple[list[Row], list[Row]]:
-    """(rows to learn from, rows held out): each row's place is a hash of its index and the seed, so it never moves."""
+def split(graph: Graph) -> tuple[Rows, Rows]:
+    """(rows to learn from, rows held out). Each row's side is settled by a hash of its key and the seed.
+
+    Rows that are known by what they hold stay on their side whatever rows come and go around them; of rows that are
+    known by their number alone exactly the share `held_out` is held out.
+    """
     data = graph.document.data
     if data is None or graph.dataset is None:
         raise AssemblerError(f"{graph.spec.path}: there is no `data` to learn from; add it")
-    rows = graph.dataset.rows(graph.base)
-    key = {i: hashlib.sha256(f"{data.seed}:{i}".encode()).digest() for i in range(len(rows))}
-    order = sorted(key, key=lambda i: key[i])
-    cut = round(len(rows) * data.held_out)
-    held, learned = sorted(order[:cut]), sorted(order[cut:])
+    rows = as_rows(graph.dataset.rows(graph.base))
+    place = [hashlib.sha256(f"{data.seed}:{rows.key(i)}".encode()).digest() for i in range(len(rows))]
+    if isinstance(rows, Plain):
+        cut = round(len(rows) * data.held_out)
+        held = set(sorted(range(len(rows)), key=lambda i: place[i])[:cut])
+    else:
+        bound = int(data.held_out * 2**64)
+        held = {i for i, key in enumerate(place) if int.from_bytes(key[:8]) < bound}
+    learned = [i for i in range(len(rows)) if i not in held]
     if not learned:
         raise AssemblerError(f"{graph.spec.path}: data: {data.type} has {len(rows)} rows, none of them to learn from")
-    return [rows[i] for i in learned], [rows[i] for i in held]
+    return Subset(rows, learned), Subset(rows, sorted(held))

@@ -13,8 +13,7 @@ from assembler.batches import Batches, left_padded
 from assembler.compile import Assembly, inference
 from assembler.errors import AssemblerError
 from assembler.graph import Graph
-
-Row = dict[str, Any]
+from assembler.rows import Row, as_rows
 
 
 class TorchAnswers:
@@ -91,8 +90,8 @@ def evaluate(graph: Graph, given: Sequence[Any], learned: Sequence[Row], held_ou
     kind = answer_kind(graph)
     column = graph.column(kind)
     clean = _normal if kind == "answer" else _same
-    wanted = [row[column] for row in held_out]
-    common = Counter(row[column] for row in learned).most_common(1)[0][0]
+    wanted = [as_rows(held_out).plain(i)[column] for i in range(len(held_out))]
+    common = Counter(as_rows(learned).plain(i)[column] for i in range(len(learned))).most_common(1)[0][0]
     pairs = [(clean(g), clean(w)) for g, w in zip(given, wanted, strict=True)]
     name = "exact_match" if kind == "answer" else "accuracy"
     scores: dict[str, Any] = {name: sum(g == w for g, w in pairs) / len(pairs), "n": len(pairs)}

@@ -1,4 +1,4 @@
-"""The weights of a graph brought to this computer, after which every size on its wires is known."""
+"""The weights and data of a graph brought to this computer, after which every size on its wires is known."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ def fetch_weights(graph: Graph, say: Callable[[str], None] = lambda source: None
 
 
 def fetched_graph(spec: Spec | Path, say: Callable[[str], None] = lambda source: None) -> Graph:
-    """The checked graph of a spec whose weights are here.
+    """The checked graph of a spec whose weights and data are here.
 
     Raises:
         AssemblerError: the spec has problems, before or after its weights are known, or they cannot be fetched.
     """
     if fetch_weights(graph := check(spec).require(), say):
         graph = check(spec).require()
+    if graph.dataset is not None:
+        graph.dataset.fetch(graph.base, say)
     return graph

@@ -270,10 +270,13 @@ class MixerPart(AdapterPart):
 class DatasetPart(Part):
     """A part that yields rows; `fields` names the columns of a row and their kinds."""
 
+    def fetch(self, base: Path, say: Callable[[str], None] = lambda what: None) -> None:
+        """Bring what `rows` reads to this computer, where it is not there yet; `say` is told of each thing before."""
+
     def fields(self, base: Path) -> dict[str, str]:
         """Column name -> its kind, from KINDS, known from the options alone."""
         raise AssemblerError(f"{self.type} names no columns")
 
     def rows(self, base: Path) -> Sequence[dict[str, Any]]:
-        """All rows, in a fixed order."""
+        """All rows, in a fixed order; an `assembler.rows.Rows` says more of each than a plain sequence does."""
         raise AssemblerError(f"{self.type} has no rows")

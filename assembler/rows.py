@@ -1,0 +1,149 @@
+"""Rows of data: opened when they are asked for, known by what they hold, named by where they stand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from assembler.errors import AssemblerError
+from assembler.readers import READERS
+
+Row = dict[str, Any]
+
+
+class Rows(Sequence[Row]):
+    """Rows in a fixed order. `rows[i]` opens what row i names; `plain(i)` opens nothing.
+
+    A row's `key` says what it holds, so that its side of the split and its place in a cache stay whatever rows come
+    and go around it; `place` says where a person finds it.
+    """
+
+    @abstractmethod
+    def row(self, index: int) -> Row:
+        """The row with everything in it opened.
+
+        Raises:
+            AssemblerError: something in it cannot be; the sentence begins with the row's place.
+        """
+
+    def plain(self, index: int) -> Row:
+        """What is known of the row without opening a file: its texts and numbers, at least."""
+        return self.row(index)
+
+    @abstractmethod
+    def key(self, index: int) -> str:
+        """What the row is known by."""
+
+    def place(self, index: int) -> str:
+        """Where the row stands: a file and line, or its number."""
+        return f"row {index}"
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Subset: ...
+    def __getitem__(self, index: int | slice) -> Row | Subset:
+        if isinstance(index, slice):
+            return Subset(self, range(len(self))[index])
+        return self.row(range(len(self))[index])
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self.row(index) for index in range(len(self)))
+
+
+class Subset(Rows):
+    """Some rows of others, by their indices."""
+
+    def __init__(self, rows: Rows, indices: Sequence[int]) -> None:
+        self.rows, self.indices = rows, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def row(self, index: int) -> Row:
+        return self.rows.row(self.indices[index])
+
+    def plain(self, index: int) -> Row:
+        return self.rows.plain(self.indices[index])
+
+    def key(self, index: int) -> str:
+        return self.rows.key(self.indices[index])
+
+    def place(self, index: int) -> str:
+        return self.rows.place(self.indices[index])
+
+
+class Plain(Rows):
+    """Rows that are all in memory, known by their number."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def row(self, index: int) -> Row:
+        return self.rows[index]
+
+    def key(self, index: int) -> str:
+        return str(index)
+
+
+class FileRows(Rows):
+    """Rows of a manifest: texts and numbers as they stand, and the files that the columns of other kinds name.
+
+    `kinds` gives each column's kind; `places` where each row stands. A file's path is relative to `folder` and leads
+    nowhere out of it.
+    """
+
+    def __init__(self, rows: Sequence[Row], kinds: dict[str, str], folder: Path, places: Sequence[str]) -> None:
+        self.rows, self.folder, self.places = rows, folder.resolve(), places
+        self.files = {name: READERS[kind] for name, kind in kinds.items() if kind in READERS}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def row(self, index: int) -> Row:
+        row = self.rows[index]
+        try:
+            return {**row, **{name: self._open(row[name], reader) for name, reader in self.files.items()}}
+        except AssemblerError as error:
+            raise AssemblerError(f"{self.places[index]}: {error}") from error
+
+    def plain(self, index: int) -> Row:
+        return self.rows[index]
+
+    def key(self, index: int) -> str:
+        return digest(json.dumps(self.rows[index], sort_keys=True, ensure_ascii=False).encode())
+
+    def place(self, index: int) -> str:
+        return self.places[index]
+
+    def _open(self, name: str, reader: Callable[[Path], Any]) -> Any:
+        return reader(inside(self.folder, name))
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file `name` of a folder.
+
+    Raises:
+        AssemblerError: it lies outside.
+    """
+    path = (folder / name).resolve() if "\0" not in name else None
+    if path is None or not path.is_relative_to(folder):
+        raise AssemblerError(f"{name!r} lies outside {folder}; keep the files beside the manifest")
+    return path
+
+
+def digest(content: bytes) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def as_rows(rows: Sequence[Row]) -> Rows:
+    """The rows themselves, or those of a plain sequence, known by their number."""
+    return rows if isinstance(rows, Rows) else Plain(rows)
