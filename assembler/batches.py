@@ -33,10 +33,12 @@ class Batches:
                 self.collators[node] = part.collator(node, graph)
 
     def __call__(self, rows: list[Row]) -> dict[str, Tensor]:
-        batch = self.samples(rows)
-        for node, collate in self.collators.items():
-            batch.update({f"{node}_{key}": tensor for key, tensor in collate(rows).items()})
-        return batch
+        return {**self.samples(rows), **self.extras(rows)}
+
+    def extras(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """The tensors that parts make of the rows themselves, such as a prompt's ids."""
+        made = {node: collate(list(rows)) for node, collate in self.collators.items()}
+        return {f"{node}_{key}": tensor for node, found in made.items() for key, tensor in found.items()}
 
     def samples(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """The input nodes' tensors alone, with their masks."""

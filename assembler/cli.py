@@ -194,6 +194,8 @@ def train(
     sets: Sets,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     watch: Annotated[int, typer.Option(min=0, help="Answer four held-out rows every so many steps; 0: never.")] = 0,
+    cache: Annotated[bool, typer.Option(help="Keep the values of frozen nodes on disk.")] = True,
+    cache_gib: Annotated[float, typer.Option(min=0.001, help="Disk for them, GiB, shared by all runs.")] = 10.0,
 ) -> None:
     """Train the stages of a spec; a killed run goes on with --resume as if nothing had happened."""
     from assembler.check import check
@@ -202,7 +204,7 @@ def train(
     check(loaded).require()
     from assembler.train import train as run_stages
 
-    run_stages(loaded, run, resume, watch=watch)
+    run_stages(loaded, run, resume, watch=watch, cache=cache_gib if cache else 0)
     typer.echo(f"next: assembler eval {run}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -93,16 +93,16 @@ class Assembly(nn.Module):
         found = [module.auxiliary_loss for node, module in self._auxiliaries if counted is None or node in counted]
         return own + [loss for loss in found if loss is not None]
 
-    def values(self, batch: dict[str, Tensor], before: str | None = None) -> dict[str, Any]:
+    def values(self, batch: dict[str, Tensor], only: Collection[str] | None = None) -> dict[str, Any]:
         """The batch's tensors and the nodes' values, by name.
 
-        A node whose value is in the batch already is not computed, nor is what only it needs. With `before`, what that
-        node takes is computed; otherwise what the losses that count need.
+        A node whose value is in the batch already is not computed, nor is what only it needs. With `only`, these nodes
+        are computed; otherwise what the losses that count need.
         """
         values: dict[str, Any] = {
             key: Ragged(x, batch[f"{key}_mask"]) if key in self.ragged else x for key, x in batch.items()
         }
-        needed = self._needed(batch, before)
+        needed = self.needed(batch, only)
         for step in self.plan:
             if step.node not in needed:
                 continue
@@ -122,16 +122,13 @@ class Assembly(nn.Module):
         for adapter, port, source in step.feeds:
             self.wires[adapter, port].value = values.get(source)
 
-    def _needed(self, batch: dict[str, Tensor], before: str | None) -> set[str]:
-        """The nodes to compute for a batch."""
-        if before is None:
-            wanted = set(self.counted or (step.node for step in self.plan))
-        else:
-            wanted = {source for step in self.plan if step.node == before for source in step.needs}
+    def needed(self, given: Collection[str] = (), only: Collection[str] | None = None) -> set[str]:
+        """The nodes to compute where the values of `given` are there: for `only` these, or the losses that count."""
+        wanted = set(only if only is not None else self.counted or (step.node for step in self.plan))
         for step in reversed(self.plan):
-            if step.node in wanted and step.node not in batch:
+            if step.node in wanted and step.node not in given:
                 wanted.update(step.needs)
-        return wanted - batch.keys()
+        return wanted - set(given)
 
     def only(self, objectives: Sequence[str] | None) -> None:
         """Count the losses of these nodes alone, and compute only what they need; None counts all."""
@@ -143,7 +140,7 @@ class Assembly(nn.Module):
         What the adapters on it read stays on their wires, for a call of its module.
         """
         step = next(step for step in self.plan if step.node == target)
-        values = self.values(batch, before=target)
+        values = self.values(batch, only=step.needs)
         self._feed(step, values)
         return [values[source] for source in step.sources]
 

@@ -24,6 +24,7 @@ from assembler.batches import Batches, split
 from assembler.check import check
 from assembler.compile import Assembly, compile_graph
 from assembler.errors import AssemblerError, told
+from assembler.features import GIB, kept
 from assembler.fetching import fetched_graph
 from assembler.graph import Graph
 from assembler.processes import Process
@@ -32,14 +33,23 @@ from assembler.spec import Spec, Stage
 from assembler.watching import Watch
 
 LEARNED = "learned.safetensors"
+CACHE = 10.0
+"""GiB of disk for the values of frozen nodes."""
 COMPLETE = "complete"
 """A checkpoint has this file once all its others are whole."""
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
 
-def train(spec: Spec, folder: Path, resume: bool = False, console: Console | None = None, watch: int = 0) -> Run:
+def train(
+    spec: Spec,
+    folder: Path,
+    resume: bool = False,
+    console: Console | None = None,
+    watch: int = 0,
+    cache: float = CACHE,
+) -> Run:
     """Train every stage of a spec into a run folder; a finished stage is not repeated. `watch` answers a few held-out
-    rows every so many steps.
+    rows every so many steps. The values of frozen nodes are kept on disk, in at most `cache` GiB; with 0 they are not.
 
     Raises:
         AssemblerError: the spec has problems or no stages, the folder is in use, the spec is not the run's, a weight
@@ -57,18 +67,19 @@ def train(spec: Spec, folder: Path, resume: bool = False, console: Console | Non
             run.check_weights(graph)
         else:
             run.create(graph)
-        _train(run, graph, console, watch)
+        _train(run, graph, console, watch, cache)
     return run
 
 
-def _train(run: Run, graph: Graph, console: Console, watch: int) -> None:
+def _train(run: Run, graph: Graph, console: Console, watch: int, cache: float) -> None:
     """Every stage that is not done yet."""
-    assembly = compile_graph(graph)
+    assembly = compile_graph(graph).to("cuda" if torch.cuda.is_available() else "cpu")
     console.print(freeze_table(graph, assembly))
     learn, _ = split(graph)
     batches = Batches(graph)
     stages = graph.document.stages
     done: list[str] = []
+    again = sum(stage.steps * stage.batch for stage in stages) > len(learn)
     for index, stage in enumerate(stages):
         names = learned_so_far(stages, index)
         if run.learned(stage.name).is_file():
@@ -76,7 +87,7 @@ def _train(run: Run, graph: Graph, console: Console, watch: int) -> None:
             console.print(f"stage {stage.name}: done before")
         else:
             more = [Watch(run, graph, assembly, stage.name, watch)] if watch else []
-            _run_stage(run, graph, assembly, stage, names, learn, batches, done, console, more)
+            _run_stage(run, graph, assembly, stage, names, learn, batches, done, console, more, cache * again)
         done.append(stage.name)
 
 
@@ -138,9 +149,11 @@ def _run_stage(
     done: list[str],
     console: Console,
     more: list[Watch],
+    cache: float,
 ) -> None:
     assembly.train_only(stage.train)
     assembly.only(stage.objectives)
+    features = kept(graph, assembly, batches, rows, int(cache * GIB), stage.precision) if cache else None
     folder = run.stage(stage.name)
     checkpoint = _last_checkpoint(folder)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
@@ -153,7 +166,7 @@ def _run_stage(
         model=assembly,
         args=_arguments(folder, stage, graph.document.seed),
         train_dataset=rows,  # type: ignore[arg-type]  # a sequence is what it takes
-        data_collator=batches,
+        data_collator=features or batches,
         callbacks=watchers,
     )
     trainer.names = names
@@ -161,6 +174,9 @@ def _run_stage(
     # Closed whatever happens, since a bar left open hides the cursor.
     with metrics.board, bar.progress, stop.listening():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if features:
+        made, found = f"{features.made:,} computed", f"{features.found:,} read from the cache"
+        console.print(f"values of {', '.join(features.nodes)}: {made}, {found}")
     if trainer.state.global_step < stage.steps:
         raise AssemblerError(
             f"stopped at step {trainer.state.global_step} of stage {stage.name}; go on with "
