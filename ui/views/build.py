@@ -62,7 +62,7 @@ def _editor() -> None:
     if sent is not None and sent.id == held.id and sent.tab == held.tab and sent.rev > held.rev:
         # A browser that was open before this session began: its document is newer than the draft.
         _take()
-        st.rerun(scope="fragment")
+        st.rerun()
 
 
 @st.fragment(run_every=FEED_SECONDS)

@@ -38,11 +38,17 @@ function Editor(): ReactNode {
     const paste = (event: ClipboardEvent): void => {
       if (hasFocus(element)) pasteText(event.clipboardData?.getData("text/plain") ?? "");
     };
+    // After a field was left the page itself has the focus: Ctrl+S and Ctrl+Z are meant for the editor then too.
+    const fromPage = (event: KeyboardEvent): void => {
+      if (event.target === document.body && (event.ctrlKey || event.metaKey)) onKey(event, flow, element);
+    };
     element.addEventListener("keydown", keys);
+    document.addEventListener("keydown", fromPage);
     document.addEventListener("copy", copy);
     document.addEventListener("paste", paste);
     return () => {
       element.removeEventListener("keydown", keys);
+      document.removeEventListener("keydown", fromPage);
       document.removeEventListener("copy", copy);
       document.removeEventListener("paste", paste);
     };
@@ -54,6 +60,7 @@ function Editor(): ReactNode {
       <main className="stage" aria-label="Canvas">
         <Canvas />
         <QuickAdd />
+        <Said />
       </main>
       <aside className="side" aria-label="Side pane">
         <div className="tabs" role="tablist" aria-label="Side pane">
@@ -84,7 +91,6 @@ function Editor(): ReactNode {
       </aside>
       <Problems />
       <Dialogs />
-      <Said />
     </div>
   );
 }
@@ -167,6 +173,11 @@ function onKey(event: KeyboardEvent, flow: Flow, element: HTMLElement): void {
   if (!action) return;
   event.preventDefault();
   action();
+  // What had the focus may be gone now; the keys are still meant for the editor.
+  requestAnimationFrame(() => {
+    const { dialog, menu } = store.get();
+    if (!dialog && !menu && (element.getRootNode() as ShadowRoot).activeElement === null) element.focus({ preventScroll: true });
+  });
 }
 
 /** `Tab` adds a part from the bare canvas; on a node it goes to the next node, as everywhere. */
