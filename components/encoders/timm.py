@@ -60,12 +60,7 @@ class TimmEncoder(PictureEncoder, LayeredEncoder):
         ]
 
     def _facts(self) -> dict[str, Any]:
-        known = table().get(self.model)
-        if known is None:
-            from components.encoders._timm import facts
-
-            known = facts(self.model)
-        return known
+        return facts_of(self.model)
 
     def _level(self, facts: dict[str, Any]) -> tuple[int, int]:
         """(width, pixels a token side) of the chosen features."""
@@ -96,8 +91,8 @@ class TimmEncoder(PictureEncoder, LayeredEncoder):
             raise WireError(
                 "in", f"{self.model} cuts patches of {step} x {step} pixels; {height} x {length} does not fit"
             )
-        rows, columns = (-(-side // step) if facts["ceil"] else side // step for side in (height, length))
-        return self.tokens_of(image, (rows, columns), width, facts["prefix"] if self.prefix else 0)
+        grid = grid_of(facts, step, height, length)
+        return self.tokens_of(image, grid, width, facts["prefix"] if self.prefix else 0)
 
     def _known_facts(self) -> dict[str, Any]:
         try:
@@ -122,6 +117,26 @@ class TimmEncoder(PictureEncoder, LayeredEncoder):
         from components.encoders._timm import load_tower
 
         load_tower(module.tower, state, f"{self.model} from {self.weights}")  # type: ignore[arg-type]
+
+
+def facts_of(model: str) -> dict[str, Any]:
+    """What shapes need to know of a timm model: from the table, or read off the model itself.
+
+    Raises:
+        AssemblerError: timm has no such model, or it gives no grid of features.
+    """
+    known = table().get(model)
+    if known is None:
+        from components.encoders._timm import facts
+
+        known = facts(model)
+    return known
+
+
+def grid_of(facts: dict[str, Any], step: int, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of the features of a picture, at `step` pixels a side."""
+    rows, columns = (-(-side // step) if facts["ceil"] else side // step for side in (height, width))
+    return rows, columns
 
 
 @cache
