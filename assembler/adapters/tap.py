@@ -92,7 +92,9 @@ class Tap:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.previous: Callable[..., Any] | None = None
-        self.first = [*inspect.signature(type(module).forward).parameters, "input"][1]
+        own = inspect.signature(type(module).forward)
+        self.__signature__ = own.replace(parameters=list(own.parameters.values())[1:])  # for those who ask the module
+        self.first = next(iter(self.__signature__.parameters), "input")
         self.cells: dict[str, list[tuple[Cell, Point]]] = {"in": [], "out": []}
         self.programs: dict[str, list[tuple[Point, Program]]] = {"in": [], "out": []}
         self.arounds: list[nn.Module] = []

@@ -16,6 +16,7 @@ from components.adapters.ia3 import Ia3
 from components.adapters.llama_adapter import LlamaAdapter
 from components.adapters.lora import Lora
 from components.adapters.prefix import Prefix
+from components.adapters.prompt import Prompt
 from tests.conformance.hosts import HOSTS, host_of
 
 QV = ["q_proj", "v_proj"]
@@ -30,6 +31,7 @@ CONFIGS = {
     "lora of a convolution": ("vit", peft.LoraConfig(r=2, target_modules=["projection"])),
     "ia3": ("llama", peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], **LM)),
     "adaption prompt": ("llama", peft.AdaptionPromptConfig(adapter_len=3, adapter_layers=1, **LM)),
+    "prompt": ("llama", peft.PromptTuningConfig(num_virtual_tokens=3, **LM)),
     "prefix": ("llama", peft.PrefixTuningConfig(num_virtual_tokens=3, **LM)),
 }
 OURS = {
@@ -39,6 +41,7 @@ OURS = {
     "Conv1D": ("gpt2", Lora(host="h", rank=2, sites="layers.*.attn.qkv", layers=[-1])),
     "ia3": ("llama", Ia3(host="h")),
     "adaption prompt": ("llama", LlamaAdapter(host="h", length=3, gates="layer", squash=False)),
+    "prompt": ("llama", Prompt(host="h", length=3)),
     "prefix": ("llama", Prefix(host="h", length=3)),
 }
 
@@ -57,7 +60,8 @@ def shown(family: str, host: nn.Module, offset: int = 0) -> torch.Tensor:
         ids = batch["input_ids"]
         batch = {**batch, "position_ids": torch.arange(offset, offset + ids.shape[1]).expand_as(ids)}
     with torch.no_grad():
-        return HOSTS[family].out(host(**batch))
+        out = HOSTS[family].out(host(**batch))
+    return out[:, -batch["input_ids"].shape[1] :] if "input_ids" in batch else out  # PEFT keeps its prompt's logits
 
 
 @pytest.mark.parametrize("case", CONFIGS)

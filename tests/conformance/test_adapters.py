@@ -8,10 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from assembler.adapters.book import Book, adapters_of
 from assembler.adapters.files import TENSORS, load_adapter, save_adapter
 from assembler.adapters.tap import Tap
+from assembler.caching import cache_argument
 from assembler.errors import AssemblerError
 from assembler.part import AdapterPart
 from assembler.registry import parts
@@ -183,6 +185,21 @@ def test_what_is_masked_is_not_seen(name, family):
     if outputs[0].shape[:2] == mask.shape:
         outputs = [output[mask] for output in outputs]
     torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [c.values[0] for c in CASES if c.values[1] == "llama"])
+def test_word_by_word_with_the_cache_it_computes_what_it_does_at_once(name):
+    _, host, names = adapted(str(name), "llama")
+    stir(host, names)
+    ids = torch.tensor([[5, 9, 3, 17, 21], [7, 2, 8, 30, 4]])
+    places, cache = torch.arange(5).expand(2, -1), DynamicCache(config=host.config)
+    with torch.no_grad():
+        whole = host(input_ids=ids, position_ids=places).logits
+        for start, stop in ((0, 3), (3, 4), (4, 5)):
+            knobs = {"attention_mask": torch.ones(2, stop, dtype=torch.long), "position_ids": places[:, start:stop]}
+            argument = cache_argument(host, cache)
+            part = host(input_ids=ids[:, start:stop], use_cache=True, **argument, **knobs).logits
+            torch.testing.assert_close(part, whole[:, start:stop], rtol=1e-5, atol=1e-5)
 
 
 @once
