@@ -109,6 +109,26 @@ class TextProcessor(Strict):
     pad: int = Field(0, ge=0)
 
 
+class ExpressionProcessor(Strict):
+    """A cell as one number a gene, in the order of `genes`, or of the file `vocabulary` with one gene a line.
+
+    A gene that the cell does not have counts as 0; a cell that has none of them is refused. `normalise`: "log1p_cp10k"
+    is ln(1 + 10,000 * count / all counts of the cell), of raw counts; "counts" takes raw counts as they are; "none"
+    takes values that are normalised already. A cell of the other kind is refused.
+    """
+
+    kind: Literal["expression"] = "expression"
+    genes: tuple[str, ...] = ()
+    vocabulary: str | None = None
+    normalise: Literal["log1p_cp10k", "counts", "none"] = "log1p_cp10k"
+
+    @model_validator(mode="after")
+    def _one_list(self) -> ExpressionProcessor:
+        if bool(self.genes) == (self.vocabulary is not None):
+            raise ValueError("give one of `genes` and `vocabulary`")
+        return self
+
+
 Processor = Annotated[
     ImageProcessor | VideoProcessor | SoundProcessor | PointsProcessor | TextProcessor, Field(discriminator="kind")
 ]
