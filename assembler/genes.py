@@ -48,8 +48,10 @@ def check_genes(genes: Sequence[str], where: str) -> None:
     for gene in genes:
         names = aliases(gene)
         twice = next((name for name in names if name in seen), None)
-        if twice is not None or not names:
-            raise AssemblerError(f"{where} names {twice or 'a gene without a name'!r:.40} twice; name each gene once")
+        if not names:
+            raise AssemblerError(f"{where} has a gene without a name; leave it out")
+        if twice is not None:
+            raise AssemblerError(f"{where} names {twice[:40]} twice; name each gene once")
         seen.update(names)
 
 

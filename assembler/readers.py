@@ -13,9 +13,16 @@ from PIL import Image, ImageSequence
 from assembler.bundle.processor import open_image
 from assembler.errors import AssemblerError, told
 from assembler.meshes import open_cloud
-from assembler.samples import Sound
+from assembler.samples import Cell, Sound
 
-MAX_SECONDS = 3600.0
+MIN_SECONDS, MAX_SECONDS = 0.01, 3600.0
+MAX_VALUES = 2**29
+"""Samples of all channels together."""
+RATES = (1000, 768_000)
+WHOLE = 0.95
+"""Share of the samples that a header promises which has to be there; an MP3's header may only estimate them."""
+STREAMED = 2**31 - 2**16
+"""A size in a header from which on it says that the size was not known when the file was begun."""
 MAX_FRAMES = 4096
 MAX_PIXELS = 2**28
 """Of all frames of a video together."""
@@ -26,23 +33,42 @@ def open_sound(path: Path) -> Sound:
     """The sound in a file of any rate and any number of channels, which are averaged into one.
 
     Raises:
-        AssemblerError: the file is not there, is no sound that can be read, is empty or longer than an hour.
+        AssemblerError: the file is not there, is no sound that can be read, is cut off, too short or too long, or holds
+            what is no number.
     """
     import soundfile
 
     try:
         with soundfile.SoundFile(path) as file:
-            if file.frames == 0:
-                raise AssemblerError(f"{path} holds no sound at all; give a recording")
-            if file.frames > MAX_SECONDS * file.samplerate:
-                raise AssemblerError(f"{path} is longer than {MAX_SECONDS:g} s; cut it")
-            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+            _check_sound(path, file)
+            samples = file.read(dtype="float32", always_2d=True)
+            stated, rate = file.frames, file.samplerate
     except (OSError, RuntimeError) as error:  # soundfile's own error is a RuntimeError
         reason = "is not there; check the path" if not path.exists() else f"is no sound that can be read ({error})"
         raise AssemblerError(f"{path} {reason}") from error
+    if len(samples) < WHOLE * stated:
+        raise AssemblerError(f"{path} is cut off: {len(samples):,} of {stated:,} samples are there; copy it again")
     if not np.isfinite(samples).all():
         raise AssemblerError(f"{path} holds samples that are no numbers; record it again")
     return Sound(samples.mean(axis=1), rate)
+
+
+def _check_sound(path: Path, file: Any) -> None:
+    """Refuse what a header promises, before anything is read."""
+    rate, frames = file.samplerate, file.frames
+    if frames == 0:
+        raise AssemblerError(f"{path} holds no sound at all; give a recording")
+    if not RATES[0] <= rate <= RATES[1]:
+        raise AssemblerError(f"{path} says that it has {rate:,} samples a second, which no recording has; convert it")
+    if frames < MIN_SECONDS * rate:
+        raise AssemblerError(f"{path} is {frames} samples long, too short to hear; give {MIN_SECONDS:g} s or more")
+    if frames > MAX_SECONDS * rate or frames * file.channels > MAX_VALUES:
+        raise AssemblerError(f"{path} is longer than {MAX_SECONDS:g} s or has too many channels; cut it")
+    cut = re.search(
+        r"(?:data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info
+    )  # what the header says, what is there
+    if cut is not None and int(cut[2]) < int(cut[1]) < STREAMED:
+        raise AssemblerError(f"{path} is cut off: {cut[2]} of {cut[1]} bytes are there; copy it again")
 
 
 def open_video(path: Path) -> list[Image.Image]:
@@ -86,10 +112,25 @@ def _numbered(file: Path) -> tuple[list[tuple[int, str]], str]:
     return [(int(word), "") if word.isdecimal() else (-1, word) for word in words], file.name
 
 
+def open_cell(path: Path) -> Cell:
+    """The one cell of an h5ad file.
+
+    Raises:
+        AssemblerError: it cannot be read, or holds several.
+    """
+    from assembler.h5ad import H5ad
+
+    file = H5ad(path)
+    if len(file) != 1:
+        raise AssemblerError(f"{path} holds {len(file):,} cells, and one is wanted; read such a file with dataset.h5ad")
+    return file.cell(0)
+
+
 READERS: dict[str, Callable[[Path], Any]] = {
     "image": open_image,
     "video": open_video,
     "audio": open_sound,
     "points": open_cloud,
+    "expression": open_cell,
 }
 """How a file of each kind of column is opened."""

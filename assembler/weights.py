@@ -109,6 +109,16 @@ def cached(source: Source, base: Path) -> Path | None:
     return None
 
 
+def sourced(text: str) -> bool:
+    """Whether a text that names a file begins as a source does, and is no plain path."""
+    return text.partition(":")[0] in ("hf", "pypi", "file")
+
+
+def located(text: str, base: Path) -> Path | None:
+    """Where a file lies that a path relative to `base` or a source names; None while a source is not fetched."""
+    return cached(parse_source(text), base) if sourced(text) else base / text
+
+
 def fetch(source: Source, base: Path, sha256: str | None = None) -> Path:
     """The file or folder of `source`, downloaded if it is not on this computer yet.
 

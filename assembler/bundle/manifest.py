@@ -130,7 +130,8 @@ class ExpressionProcessor(Strict):
 
 
 Processor = Annotated[
-    ImageProcessor | VideoProcessor | SoundProcessor | PointsProcessor | TextProcessor, Field(discriminator="kind")
+    ImageProcessor | VideoProcessor | SoundProcessor | PointsProcessor | ExpressionProcessor | TextProcessor,
+    Field(discriminator="kind"),
 ]
 FILES = ("tokenizer", "vocabulary")
 """Fields of a processor that name a file, which a bundle takes along."""

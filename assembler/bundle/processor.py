@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from assembler.bundle.cells import expression_array
 from assembler.bundle.clouds import points_array
 from assembler.bundle.manifest import (
+    ExpressionProcessor,
     ImageProcessor,
     PointsProcessor,
     Processor,
@@ -19,7 +21,7 @@ from assembler.bundle.manifest import (
     VideoProcessor,
 )
 from assembler.errors import AssemblerError, told
-from assembler.samples import Cloud, Sound
+from assembler.samples import Cell, Cloud, Sound
 
 Arrays = tuple[np.ndarray, np.ndarray | None]
 """A sample's values and, where samples differ in length, the mask of its real positions."""
@@ -164,11 +166,18 @@ def open_tokenizer(path: str, length: int) -> Any:
         return tokenizer
 
 
+def _expression(sample: Any, processor: ExpressionProcessor, base: Path) -> Arrays:
+    if not isinstance(sample, Cell):
+        raise AssemblerError(f"wants a Cell, got {type(sample).__name__}")
+    return expression_array(sample, processor, base), None
+
+
 MAKERS: dict[str, Callable[[Any, Any, Path], Arrays]] = {
     "image": _image,
     "video": _video,
     "audio": _sound,
     "points": _points,
+    "expression": _expression,
     "text": _text,
 }
 """How a sample becomes arrays, by the kind of processor."""
