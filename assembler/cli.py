@@ -230,6 +230,9 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Folder of the bundle, new.", show_default=False)],
     precision: Annotated[Precision, typer.Option(help="Of the decoder's weights.")] = "fp32",
+    max_kl: Annotated[
+        float | None, typer.Option(min=0, help="Nats a token it may drift; by default by precision.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a trained run as an ONNX bundle with its parity report."""
@@ -237,7 +240,7 @@ def export(
         raise AssemblerError(f"{out} exists already; choose another folder or remove it")
     from assembler.tables import exported, print_parity
 
-    report = exported(run, out, precision, quiet=as_json)
+    report = exported(run, out, precision, max_kl, quiet=as_json)
     if as_json:
         _print_json(report)
     else:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from assembler.batches import Batches, left_padded
@@ -46,6 +47,17 @@ class TorchAnswers:
         ids, mask, features = self.encode(rows)
         with inference(self.assembly):
             return self._lm.logits(ids, mask, features, 1)[:, -1]
+
+    def told(self, rows: Sequence[Row]) -> tuple[list[list[int]], list[np.ndarray]]:
+        """The expected answers' tokens of every row, and the logits [answer tokens, V] before each of them."""
+        batch = self._on_device(self.batches(list(rows)))
+        with inference(self.assembly):
+            features = self.assembly.features(self.node, batch)
+            own = [batch[f"{self.node}_{key}"] for key in ("input_ids", "attention_mask", "labels")]
+            logits = self._lm(*own, *features)["logits"].float().cpu()  # [B, A, V]
+        real = own[2].cpu() >= 0  # [B, A]
+        ids = [row[mask].tolist() for row, mask in zip(own[2].cpu(), real, strict=True)]
+        return ids, [row[mask].numpy() for row, mask in zip(logits, real, strict=True)]
 
     def encode(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
         """Prompt ids [B, T], mask [B, T] and the features of the wired slots."""

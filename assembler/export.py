@@ -11,9 +11,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from assembler.bundle.decoder import DecoderWriter, decoder_writer
+from assembler.bundle.drift import BOUNDS, drift
 from assembler.bundle.graphs import ExportRefused, export_decoder, export_embedding, export_graph, quantize
 from assembler.bundle.linears import Blocks
-from assembler.bundle.manifest import FILES, Input, Manifest, Precision, Slot
+from assembler.bundle.manifest import (
+    FILES,
+    MANIFEST,
+    Input,
+    Manifest,
+    Precision,
+    Slot,
+    read_manifest,
+    write_manifest,
+)
 from assembler.bundle.parity import compare
 from assembler.bundle.runtime import Bundle
 from assembler.compile import Assembly
@@ -62,6 +72,7 @@ def export(
     precision: Precision,
     rows: Sequence[Row],
     say: Callable[[str], None] = lambda text: None,
+    max_kl: float | None = None,
 ) -> dict[str, Any]:
     """Write the bundle at `out` and return its parity report; `rows` are real samples to compare on.
 
@@ -70,7 +81,8 @@ def export(
 
     Raises:
         ExportRefused: a node has no faithful graph.
-        AssemblerError: `out` exists, or the fp32 bundle is further than 1e-4 from torch.
+        AssemblerError: `out` exists, or the bundle is further from torch than its precision may be: `max_kl` nats a
+            token, where it is given.
     """
     if out.exists():
         raise AssemblerError(f"{out} exists already; choose another folder or remove it")
@@ -87,15 +99,27 @@ def export(
         say("manifest and tokenizer")
         _write_manifest(graph, node, draft, precision, facts)
         say("parity")
-        report = parity(graph, assembly, node, draft, rows[:SAMPLES], reference, precision)
-        write_text(draft / "parity.json", json.dumps(report, indent=2) + "\n")
+        report = parity(graph, assembly, node, draft, rows[:SAMPLES], reference, precision, max_kl)
         if not report["ok"]:
-            worst = max(report["graphs"], key=lambda row: row["relative"])
-            raise AssemblerError(
-                f"the bundle is not what torch computes: {worst['graph']} is {worst['relative']:.1e} off, relative, "
-                f"greedy answers agree in {report['greedy']:.0%}; nothing was written"
-            )
+            raise AssemblerError(_refusal(report))
+        write_text(draft / "parity.json", json.dumps(report, indent=2) + "\n")
+        seal(draft)
     return report
+
+
+def _refusal(report: dict[str, Any]) -> str:
+    """Why a bundle is not written."""
+    worst, moved = max(report["graphs"], key=lambda row: row["relative"]), report["drift"]
+    if moved["kl"] > moved["bound"]:
+        way_out = "take int8, or allow more with --max-kl" if report["precision"] != "fp32" else "report this"
+        return (
+            f"the bundle drifts {moved['kl']:.2g} nats a token from torch, and {report['precision']} may drift "
+            f"{moved['bound']:.2g}; {way_out}; nothing was written"
+        )
+    return (
+        f"the bundle is not what torch computes: {worst['graph']} is {worst['relative']:.1e} off, relative, "
+        f"greedy answers agree in {report['greedy']:.0%}; nothing was written"
+    )
 
 
 def _language_model(graph: Graph) -> str:
@@ -199,7 +223,14 @@ def _write_manifest(graph: Graph, node: str, folder: Path, precision: Precision,
         **facts,
         files={path.name: file_hash(path) for path in sorted(folder.iterdir())},
     )
-    write_text(folder / "manifest.json", manifest.model_dump_json(indent=2, exclude_none=True) + "\n")
+    write_manifest(folder, manifest)
+
+
+def seal(folder: Path) -> None:
+    """Take the files that came after the manifest into it."""
+    names = [path.name for path in sorted(folder.iterdir()) if path.name != MANIFEST]
+    files = {name: file_hash(folder / name) for name in names}
+    write_manifest(folder, read_manifest(folder).model_copy(update={"files": files}))
 
 
 def _input(graph: Graph, name: str, folder: Path) -> Input:
@@ -226,7 +257,15 @@ def samples(graph: Graph, node: str, rows: Sequence[Row]) -> list[dict[str, Any]
 def _reference(torch_answers: TorchAnswers, rows: Sequence[Row]) -> dict[str, Any]:
     """What torch gives before adapters are merged."""
     _, _, features = torch_answers.encode(rows)
-    return {"features": features, "logits": torch_answers.logits(rows), "ids": torch_answers.ids(rows)}
+    answers, logits = torch_answers.told(rows)
+    ids = torch_answers.ids(rows)
+    return {
+        "features": features,
+        "logits": torch_answers.logits(rows),
+        "ids": ids,
+        "answers": answers,
+        "answer_logits": logits,
+    }
 
 
 def parity(
@@ -237,8 +276,13 @@ def parity(
     rows: Sequence[Row],
     reference: dict[str, Any],
     precision: Precision,
+    max_kl: float | None = None,
 ) -> dict[str, Any]:
-    """Each graph and the whole against torch on real rows; `ok` also needs every greedy answer equal, in fp32."""
+    """Each graph and the whole against torch on real rows.
+
+    `ok` needs every encoder's graph within its limit and the drift within its bound, by default that of the precision;
+    in fp32 also the whole within its limit and every greedy answer equal.
+    """
     bundle = Bundle(folder)
     asked = samples(graph, node, rows)
     table = []
@@ -255,13 +299,16 @@ def parity(
     same = [a == b for a, b in zip(reference["ids"], bundle.generate_ids(asked), strict=True)]
     greedy = sum(same) / len(same)
     exact = precision == "fp32"
-    ok = all(row["ok"] for row in table) and (not exact or (whole["ok"] and greedy == 1.0))
+    moved = drift(reference["answer_logits"], bundle.told(asked, reference["answers"]), reference["answers"])
+    bound = BOUNDS[precision] if max_kl is None else max_kl
+    ok = all(row["ok"] for row in table) and moved["kl"] <= bound and (not exact or (whole["ok"] and greedy == 1.0))
     size = sum(path.stat().st_size for path in folder.iterdir())
     return {
         "precision": precision,
         "samples": len(rows),
         "graphs": [*table, whole],
         "greedy": greedy,
+        "drift": {**moved, "bound": bound},
         "bytes": size,
         "ok": ok,
     }

@@ -131,7 +131,7 @@ def print_scores(report: dict[str, Any]) -> None:
     console.print(samples)
 
 
-def exported(run: Path, out: Path, precision: Precision, quiet: bool) -> dict[str, Any]:
+def exported(run: Path, out: Path, precision: Precision, max_kl: float | None, quiet: bool) -> dict[str, Any]:
     """Export a run, saying what is being written."""
     from assembler.batches import split
     from assembler.export import export
@@ -141,7 +141,7 @@ def exported(run: Path, out: Path, precision: Precision, quiet: bool) -> dict[st
     graph, assembly = load_run(run)
     learned, held_out = split(graph)
     with console.status("export") as status:
-        return export(graph, assembly, out, precision, held_out or learned, status.update)
+        return export(graph, assembly, out, precision, held_out or learned, status.update, max_kl)
 
 
 def print_parity(report: dict[str, Any], out: Path) -> None:
@@ -153,5 +153,11 @@ def print_parity(report: dict[str, Any], out: Path) -> None:
     for row in report["graphs"]:
         table.add_row(row["graph"], f"{row['max_abs']:.1e}", f"{row['relative']:.1e}")
     console.print(table)
+    moved = report["drift"]
+    console.print(
+        f"drift on {moved['tokens']} answer tokens: KL {moved['kl']:.1e} nats (at most {moved['bound']:g}), likeliest "
+        f"token the same {moved['top1']:.1%}, perplexity {moved['perplexity']['torch']:.3f} -> "
+        f"{moved['perplexity']['bundle']:.3f}"
+    )
     console.print(f"greedy answers equal to torch's on {report['greedy']:.0%} of {report['samples']} held-out samples")
     console.print(f"next: assembler ask {out} --image FILE --prompt TEXT")

@@ -5,14 +5,17 @@ Light on purpose: checking a spec reads this, and so does a server without torch
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from assembler.errors import AssemblerError
+from assembler.files import write_text
 
 FORMAT = 2
+MANIFEST = "manifest.json"
 
 
 def _inside(name: str) -> str:
@@ -173,8 +176,8 @@ class PromptPart(Strict):
 class Manifest(Strict):
     """manifest.json. `files` gives the SHA-256 of every other file in the folder; `bos` begins each prompt, if any.
 
-    `cache` says what the decoder does with its keys and values, `origin` whether it was written directly or traced, and
-    why.
+    `digest` is that of the manifest itself. `cache` says what the decoder does with its keys and values, `origin`
+    whether it was written directly or traced, and why.
     """
 
     format: Literal[2] = 2
@@ -193,6 +196,12 @@ class Manifest(Strict):
     cache: Literal["grows", "in_place"] = "grows"
     origin: str = "traced"
     files: dict[FileName, str]
+    digest: str = ""
+
+    def own_digest(self) -> str:
+        """SHA-256 of everything that the manifest says, but for this."""
+        plain = self.model_dump_json(exclude={"digest"}, exclude_none=True)
+        return hashlib.sha256(plain.encode()).hexdigest()
 
     @model_validator(mode="after")
     def _whole(self) -> Manifest:
@@ -223,15 +232,21 @@ class Manifest(Strict):
         return [*(slot.graph for slot in self.slots.values()), self.embedding, self.decoder]
 
 
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write manifest.json with the digest of itself."""
+    whole = manifest.model_copy(update={"digest": manifest.own_digest()})
+    write_text(folder / MANIFEST, whole.model_dump_json(indent=2, exclude_none=True) + "\n")
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of the bundle at `folder`.
 
     Raises:
-        AssemblerError: it is not there, or it is none of this format.
+        AssemblerError: it is not there, it is none of this format, or it is not as it was written.
     """
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise AssemblerError(f"{folder}: no manifest.json here; name the folder of an exported bundle") from error
     except ValidationError as error:
@@ -239,3 +254,6 @@ def read_manifest(folder: Path) -> Manifest:
         where = ".".join(map(str, first["loc"])) or "the file"
         what = first["msg"].removeprefix("Value error, ")
         raise AssemblerError(f"{path}: {where}: {what}; export again with this version (format {FORMAT})") from error
+    if manifest.digest != manifest.own_digest():
+        raise AssemblerError(f"{path} is not the file that was exported; its digest differs. Export again.")
+    return manifest

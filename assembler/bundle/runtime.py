@@ -84,6 +84,18 @@ class Bundle:
         """Logits of the token after each prompt: [B, V]."""
         return self._decoding(self.decoder, self.device).start(*self.encode(samples), room=0)
 
+    def told(self, samples: Sequence[Sample], answers: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Logits [answer tokens, V] of each sample's given answer: what is thought before each of its tokens."""
+        embeds, lengths = self.encode(samples)
+        decoding = self._decoding(self.decoder, self.device)
+        longest = max(map(len, answers))
+        nothing = np.zeros((0, embeds.shape[2]), dtype=embeds.dtype)
+        logits = [decoding.start(embeds, lengths, longest)]
+        for step in range(longest - 1):
+            token = np.array([[answer[min(step, len(answer) - 1)]] for answer in answers], np.int64)  # [B, 1]
+            logits.append(decoding.step(self._embed(token, nothing)))
+        return [np.stack([step[i] for step in logits[: len(answer)]]) for i, answer in enumerate(answers)]
+
     def generate(self, samples: Sequence[Sample], max_new_tokens: int | None = None) -> list[str]:
         """The greedy answer of every sample, without special tokens."""
         return [self.tokenizer.decode(ids) for ids in self.generate_ids(samples, max_new_tokens)]

@@ -1,7 +1,9 @@
 """The ONNX bundle answers as the torch model does: graphs one by one, then a whole folder through its runtime."""
 
+import contextlib
 import json
 import random
+import re
 import subprocess
 import sys
 
@@ -13,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import (
@@ -29,7 +32,7 @@ from transformers import (
 )
 
 from assembler.bundle.graphs import ExportRefused, export_decoder, export_embedding, export_graph, quantize
-from assembler.bundle.manifest import ImageProcessor, Input, Manifest, Slot
+from assembler.bundle.manifest import ImageProcessor, Input, Manifest, Slot, write_manifest
 from assembler.bundle.parity import compare
 from assembler.bundle.processor import open_image, preprocess
 from assembler.bundle.runtime import Bundle
@@ -262,7 +265,7 @@ def served(request, tmp_path_factory):
         vocab_size=VOCAB,
         files={file.name: file_hash(file) for file in folder.iterdir()},
     )
-    (folder / "manifest.json").write_text(manifest.model_dump_json())
+    write_manifest(folder, manifest)
     return lm, encoder, Bundle(folder)
 
 
@@ -316,7 +319,7 @@ def test_features_are_those_of_the_encoder(served):
 def copied(bundle: Bundle, folder, **changes):
     for file in bundle.folder.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    (folder / "manifest.json").write_text(json.dumps(bundle.manifest.model_dump(mode="json") | changes))
+    write_manifest(folder, bundle.manifest.model_copy(update=changes))
     return folder
 
 
@@ -359,6 +362,8 @@ def test_a_damaged_manifest_answers_or_is_refused_with_a_sentence(served, tmp_pa
                 inner = inner[key]
             inner[place[-1]] = wrong
             (folder / "manifest.json").write_text(json.dumps(tree))
+            with contextlib.suppress(ValidationError):  # sealed anew, so that its values are looked at
+                write_manifest(folder, Manifest.model_validate_json(json.dumps(tree)))
             try:
                 Bundle(folder).generate([sample], 1)
             except AssemblerError:
@@ -367,13 +372,25 @@ def test_a_damaged_manifest_answers_or_is_refused_with_a_sentence(served, tmp_pa
 
 
 @pytest.mark.parametrize("served", ["llama"], indirect=True)
+def test_one_byte_changed_in_any_file_is_refused_with_the_files_name(served, tmp_path):
+    folder = copied(served[2], tmp_path)
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        for place in (0, len(whole) // 2, len(whole) - 2):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            with pytest.raises(AssemblerError, match=re.escape(path.name)):
+                Bundle(folder)
+        path.write_bytes(whole)
+    assert Bundle(folder).manifest == served[2].manifest
+
+
+@pytest.mark.parametrize("served", ["llama"], indirect=True)
 @pytest.mark.parametrize("name", ["decoder.onnx", "tokenizer.json"])
 def test_a_damaged_file_is_refused_even_where_its_hash_is_right(served, tmp_path, name):
     folder = copied(served[2], tmp_path)
     (folder / name).write_bytes(b"\x00damaged")
     files = {**served[2].manifest.files, name: file_hash(folder / name)}
-    copy = json.loads((folder / "manifest.json").read_text()) | {"files": files}
-    (folder / "manifest.json").write_text(json.dumps(copy))
+    write_manifest(folder, served[2].manifest.model_copy(update={"files": files}))
     with pytest.raises(AssemblerError, match=rf"{name} is no (graph|tokenizer)"):
         Bundle(folder)
 
