@@ -112,12 +112,54 @@ def register_anatomy(anatomy: Anatomy) -> Anatomy:
     return anatomy
 
 
+PLACE = re.compile(r"([\w.{}]+?)(?:\[(\d+)/(\d+)\])?(?::(in|out))?")
+OWN = "_anatomy"
+
+
+def described(name: str, rows: Mapping[str, str]) -> Anatomy:
+    """The anatomy that a spec writes: canonical site -> module path, or `path[0/3]`, a slice of a fused projection.
+
+    A row whose place ends with `:in` or `:out` is a point instead, such as `layers.{i}.attn.out: blocks.{i}.drop:out`.
+
+    Raises:
+        AssemblerError: a row is malformed.
+    """
+    sites: dict[str, Place] = {}
+    points: dict[str, tuple[str, str]] = {}
+    for site, text in rows.items():
+        found = PLACE.fullmatch(text)
+        if found is None or site.count(INDEX) > 1 or int(found[2] or 0) >= int(found[3] or 1):
+            raise AssemblerError(f"anatomy: {site}: {text[:80]!r} is no place; write a module path, or path[0/3]")
+        if found[4]:
+            points[site] = (found[1], found[4])
+        else:
+            sites[site] = Slice(found[1], int(found[2] or 0), int(found[3] or 1))
+    return Anatomy(name, lambda module: True, sites, points)
+
+
+def describe(module: nn.Module, anatomy: Anatomy) -> None:
+    """Let `anatomy` be that of this very module, whatever tables fit it.
+
+    Raises:
+        AssemblerError: one of its rows names no module.
+    """
+    module.__dict__[OWN] = anatomy
+    places = places_of(module)
+    for site in anatomy.sites:
+        pattern = re.compile(re.escape(site).replace(re.escape(INDEX), r"\d+"))
+        if not any(map(pattern.fullmatch, places)):
+            del module.__dict__[OWN]
+            raise AssemblerError(f"anatomy: {site}: {anatomy.sites[site]} is no module of {type(module).__name__}")
+
+
 def anatomy_of(module: nn.Module) -> tuple[Anatomy, str]:
     """The table that fits the module or, nearest first, something inside it, and the dotted prefix of that host.
 
     Raises:
         AssemblerError: no table fits, or several hosts lie equally near.
     """
+    if OWN in module.__dict__:
+        return module.__dict__[OWN], ""
     level = [("", module)]
     while level:
         found = [(anatomy, prefix) for prefix, m in level for anatomy in _fitting(m)]
@@ -128,7 +170,7 @@ def anatomy_of(module: nn.Module) -> tuple[Anatomy, str]:
             raise AssemblerError(f"{type(module).__name__} holds several hosts: {hosts}; pass one of them")
         level = [(joined(prefix, name), child) for prefix, m in level for name, child in m.named_children()]
     raise AssemblerError(
-        f"no anatomy fits {type(module).__name__}; describe it with register_anatomy "
+        f"no anatomy fits {type(module).__name__}; describe it with `anatomy:` on its node, or register_anatomy "
         f"(known: {', '.join(sorted(_anatomies)) or 'none'})"
     )
 

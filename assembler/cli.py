@@ -177,14 +177,14 @@ def sites(
     node: Annotated[str, typer.Argument(metavar="NODE", help="A node that hosts adapters.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """List the canonical sites of a node, which adapters are put into by name."""
-    from assembler.tables import print_sites, sites_of_node
+    """Show the canonical sites of a node, which adapters are put into by name, as a tree with shapes."""
+    from assembler.tables import guesses_of_node, print_sites, sites_of_node
 
     found = sites_of_node(spec, node)
     if as_json:
         _print_json(found)
     else:
-        print_sites(found)
+        print_sites(node, found, guesses_of_node(spec, node))
 
 
 @command("assembler train exports/gallery/digits.yaml --run exports/runs/digits --set stages.align.steps=50")

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from assembler.adapters.book import Adapters, adapters_of
 from assembler.adapters.files import fill, read_adapter
 from assembler.adapters.host import Wire
+from assembler.anatomy import describe, described
 from assembler.errors import AssemblerError
 from assembler.graph import Graph
+from assembler.guess import guessed
 from assembler.ragged import Ragged, paired, parted
 from assembler.weights import fetch, parse_source
 
@@ -212,6 +214,8 @@ def compile_graph(graph: Graph, device: Literal["meta", "cpu"] = "cpu", load: bo
             modules[node] = part.build(inputs, output, graph.base)
         if loads:
             part.load(modules[node], graph.base)
+        if part.anatomy is not None:
+            _describe(graph, node, modules[node])
         plan.append(_step(graph, node))
     for node in modules:
         graph.parts[node].bind(node, graph, modules)
@@ -219,6 +223,17 @@ def compile_graph(graph: Graph, device: Literal["meta", "cpu"] = "cpu", load: bo
     _attach(graph, assembly, load)
     assembly.refresh()
     return assembly.eval()
+
+
+def _describe(graph: Graph, node: str, module: nn.Module) -> None:
+    """Give a module the anatomy that the spec writes for its node."""
+    rows = graph.parts[node].anatomy
+    assert rows is not None
+    try:
+        describe(module, guessed(module).anatomy if isinstance(rows, str) else described(f"anatomy of {node}", rows))
+    except AssemblerError as error:
+        place = graph.spec.place("nodes", node, "anatomy")
+        raise AssemblerError(f"{graph.spec.path}:{place.line}:{place.column}: nodes.{node}: {error}") from error
 
 
 def _step(graph: Graph, node: str) -> Step:

@@ -62,6 +62,9 @@ class Part(BaseModel):
     """Whether a text wire brings this part token ids and their mask, as its processor makes them, and not words."""
 
     freeze: bool = Field(False, description="never train this node")
+    anatomy: dict[str, str] | Literal["guess"] | None = Field(
+        None, description="where adapters find their sites, as site: module path; `guess` looks for them by itself"
+    )
 
     def ports(self) -> dict[str, tuple[str, ...]]:
         """Input ports and the kinds each accepts; by default the class's `accepts`."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
+from rich.tree import Tree
 
 from assembler.bundle.manifest import Precision
+
+LAYER = re.compile(r"((?:.*\.)?layers)\.(\d+)(?=\.|$)")
 
 
 def size(count: float) -> str:
@@ -79,17 +84,62 @@ def sites_of_node(spec: Path, node: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def print_sites(found: dict[str, dict[str, Any]]) -> None:
-    """The sites as a table; the layers that look like the first are left to its row."""
-    table = Table("site", "module", "class", "weight")
-    for site, row in found.items():
-        if not site.startswith("layers.") or site.startswith("layers.0"):
-            table.add_row(site, row["module"], row["class"], str(row["weight"] or "").replace("[", r"\["))
+def guesses_of_node(spec: Path, node: str) -> tuple[str, ...]:
+    """What was taken for what in a node that says `anatomy: guess`; nothing for any other."""
+    from assembler.check import check
+    from assembler.compile import compile_graph
+    from assembler.guess import guessed
+
+    graph = check(spec).require()
+    if node not in graph.parts or graph.parts[node].anatomy != "guess":
+        return ()
+    return guessed(compile_graph(graph, device="meta").nodes[node]).report
+
+
+def print_sites(node: str, found: dict[str, dict[str, Any]], guesses: Sequence[str] = ()) -> None:
+    """The sites as a tree, each with its module and the shape of its weight; layers that are alike are one branch."""
     console = Console()
-    console.print(table)
-    layers = {site.split(".")[1] for site in found if site.startswith("layers.")}
-    if len(layers) > 1:
-        console.print(f"and the same in layers 1 to {len(layers) - 1}; a pattern takes them all: layers.*.attn.q")
+    tree = Tree(f"[bold]{node}[/]")
+    branches: dict[str, Tree] = {"": tree}
+    for site, row in folded(found).items():
+        parent, _, name = site.rpartition(".")
+        while parent not in branches:
+            parent = parent.rpartition(".")[0]
+        shape = "" if row["weight"] is None else f" {row['weight']}"
+        label = name if parent == site.rpartition(".")[0] else site.removeprefix(parent).lstrip(".")
+        text = f"{escape(label)}  [dim]{escape(row['module'])} ({row['class']}){escape(shape)}[/]"
+        branches[site] = branches[parent].add(text)
+    console.print(tree)
+    console.print("a pattern takes the layers together: layers.*.attn.{q,v}; `in` and `out` of each are points")
+    for line in guesses:
+        console.print(f"guessed: {escape(line)}")
+
+
+def folded(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The sites with the layers of each stack that look like its first under one name, such as `layers.[0-11]`."""
+    stacks: dict[str, dict[int, dict[str, Any]]] = {}
+    for site, row in found.items():
+        if match := LAYER.match(site):
+            shape = (row["class"], row["weight"])
+            stacks.setdefault(match[1], {}).setdefault(int(match[2]), {})[site[match.end() :]] = shape
+    named = {}
+    for stack, layers in stacks.items():
+        first = 0
+        for index in sorted(layers):
+            if layers[index] != layers[first]:
+                first = index
+            same = [i for i in layers if i >= first and layers[i] == layers[first]]
+            run = next((i for i in range(first, max(layers) + 2) if i not in same), first)
+            name = f"{stack}.{first}" if run - first == 1 else f"{stack}.[{first}-{run - 1}]"
+            named[f"{stack}.{index}"] = name if index == first else ""
+    result = {}
+    for site, row in found.items():
+        match = LAYER.match(site)
+        if match is None:
+            result[site] = row
+        elif named[match[0]]:
+            result[f"{named[match[0]]}{site[match.end() :]}"] = row
+    return result
 
 
 def scored(run: Path, limit: int | None, bundle: Path | None, quiet: bool) -> dict[str, Any]:

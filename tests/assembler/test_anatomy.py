@@ -279,7 +279,9 @@ def test_two_hosts_side_by_side_are_ambiguous() -> None:
 
 
 def test_an_unknown_module_is_refused() -> None:
-    with pytest.raises(AssemblerError, match="no anatomy fits Linear; describe it with register_anatomy"):
+    with pytest.raises(
+        AssemblerError, match="no anatomy fits Linear; describe it with `anatomy:` on its node, or register_anatomy"
+    ):
         anatomy_of(nn.Linear(2, 2))
 
 
