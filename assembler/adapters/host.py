@@ -152,6 +152,22 @@ class Host:
                 found[place.path] = site
         return list(found.values())
 
+    def linears(self, pattern: str) -> list[str]:
+        """The linears that a pattern names or that are inside of what it names; fused ones whole, each once.
+
+        Raises:
+            AssemblerError: the pattern names nothing, or something without a linear.
+        """
+        found: dict[Slice, str] = {}
+        for named in self.matching(pattern):
+            inside = [named] if is_linear(self.module(named)) else [s for s in self.places if s.startswith(f"{named}.")]
+            linears = [s for s in inside if is_linear(self.module(s)) and (s == named or self.places[s].whole)]
+            if not linears:
+                raise AssemblerError(f"site {named} is a {type(self.module(named)).__name__}; name linears, as attn.q")
+            for site in linears:
+                found.setdefault(self.places[site], site)
+        return list(found.values())
+
     def has(self, site: str) -> bool:
         """Whether the host has the site."""
         return site in self.places
@@ -407,6 +423,11 @@ class Borrowed:
     def __call__(self, *args: Any) -> Any:
         value = self.module(*args)
         return value if self.of == 1 else value.chunk(self.of, -1)[self.index]
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is W x + b."""
+    return isinstance(module, nn.Linear) or is_conv1d(module)
 
 
 def bare(site: str) -> str:
