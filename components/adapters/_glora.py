@@ -22,7 +22,7 @@ class Path(NamedTuple):
     e: str
 
 
-KINDS = Path(*[(LOW_RANK, VECTOR, SCALAR, NONE)] * 2, (LOW_RANK, VECTOR, NONE), *[(VECTOR, SCALAR, NONE)] * 2)  # type: ignore[arg-type]
+KINDS = Path(*[(LOW_RANK, VECTOR, SCALAR, NONE)] * 2, (LOW_RANK, VECTOR, NONE), *[(VECTOR, SCALAR, NONE)] * 2)  # type: ignore[call-arg,arg-type]
 """What each of them may be: 4 * 4 * 3 * 3 * 3 = 432 paths."""
 SUPERNET = Path(LOW_RANK, LOW_RANK, LOW_RANK, VECTOR, VECTOR)
 """The path that holds all others: a smaller tensor is the start of a larger one."""
@@ -99,7 +99,7 @@ class Glora(nn.Module):
 def drawn(source: random.Random | None = None) -> Path:
     """One of the 432 paths, each as likely; from Python's generator, whose state a checkpoint keeps."""
     choose = (source or random).choice
-    return Path(*map(choose, KINDS))  # type: ignore[arg-type]
+    return Path(*map(choose, KINDS))  # type: ignore[call-arg,arg-type]
 
 
 Choice = tuple[Path, ...]

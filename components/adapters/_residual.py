@@ -1,11 +1,10 @@
-"""Model arithmetic: what instruction tuning changed in a model, added to another that was trained from the same base."""
+"""Model arithmetic: what instruction tuning changed in a model, added to another one of the same base."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -31,9 +30,9 @@ def merge_residual(adapted: Path, instruct: Path, base: Path, out: Path, lam: fl
     try:
         with safe_open(adapted, "pt") as a, safe_open(instruct, "pt") as b, safe_open(base, "pt") as c:
             for key in a.keys():  # noqa: SIM118  # a file handle, no mapping
-                found = {path: _tensor(handle, key, path) for path, handle in ((adapted, a), (instruct, b), (base, c))}
-                _check_shapes(key, found)
-                merged[key] = with_residual(*found.values(), lam=lam)
+                three = [_tensor(handle, key, path) for path, handle in ((adapted, a), (instruct, b), (base, c))]
+                _check_shapes(key, dict(zip((adapted, instruct, base), three, strict=True)))
+                merged[key] = with_residual(three[0], three[1], three[2], lam)
     except (SafetensorError, OSError) as error:
         raise AssemblerError(f"cannot read the three models: {error}; give three whole safetensors files") from error
     partial = out.with_name(f".{out.name}.partial")

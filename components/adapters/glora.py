@@ -20,7 +20,7 @@ Shift = Literal["vector", "scalar", "none"]
 
 @register
 class Glora(AdapterPart):
-    """(W + W * A + B) x + b + b * D + E + W C on every linear of the layers (arXiv 2306.07967); * is element by element.
+    """(W + W * A + B) x + b + b * D + E + W C, with * element by element, on every linear (arXiv 2306.07967).
 
     A and B are low rank [out, r] [r, in], a vector [out, 1], a scalar or absent; C is low rank [in, r] [r, 1], a vector
     or absent; D and E are a vector [out], a scalar or absent. C, D and E change a bias and are only where there is one.
@@ -57,7 +57,9 @@ class Glora(AdapterPart):
         q = "layers.*.attn.q"
         return [
             on_llama(cls.type, LAYERS * low),
-            on_llama(cls.type, WIDTH + 1 + WIDTH + WIDTH, sites=q, a="vector", b="vector", paths={"layers.1.attn.q": path}),
+            on_llama(
+                cls.type, WIDTH + 1 + WIDTH + WIDTH, sites=q, a="vector", b="vector", paths={"layers.1.attn.q": path}
+            ),
             on_vit(cls.type, held, rank=2),
         ]
 

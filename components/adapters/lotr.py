@@ -59,7 +59,8 @@ class Lotr(AdapterPart):
         for site in on.linears(self.sites):
             kinds.setdefault(LAYER.sub(r"\1", site), []).append(site)
         for kind, sites in kinds.items():
-            factors = on.share(f"outer_{kind.replace('.', '_')}", Factors(*self._outer(on, sites), self.cores_only))
+            factors = Factors(*self._outer(on, sites), self.cores_only)
+            on.share(f"outer_{kind.replace('.', '_')}", factors)
             for site in sites:
                 core = torch.eye(self.rank) if self.init == "identity" else torch.zeros(self.rank, self.rank)
                 on.branch(Core(factors, core, self.alpha / self.rank), f"{site}.out", [f"{site}.in"])

@@ -20,7 +20,7 @@ class SoftPrompt(AdapterPart):
 
     With `encoder` P is computed from a table of its size (P-tuning, arXiv 2103.10385): `lstm` is a bidirectional LSTM,
     two linears and a ReLU between them, `mlp` three linears.
-    Parameters: length * d; `lstm`: and that of an LSTM of `depth` layers with h each way + 2h * (2h + 1) + d * (2h + 1);
+    Parameters: length * d; `lstm`: and those of the LSTM, h wide each way + 2h * (2h + 1) + d * (2h + 1);
     `mlp`: and d * h + h + h * h + h + h * d + d.
     """
 
@@ -41,9 +41,7 @@ class SoftPrompt(AdapterPart):
         return [
             on_llama(cls.type, 5 * WIDTH, length=5),
             on_llama(cls.type, 3 * WIDTH + 2 * WIDTH * 6 + 6 * 6 + 2 * 6 + WIDTH, length=3, encoder="mlp", hidden=6),
-            on_llama(
-                cls.type, 3 * WIDTH + lstm + 12 * 13 + WIDTH * 13, length=3, encoder="lstm", hidden=6, depth=1
-            ),
+            on_llama(cls.type, 3 * WIDTH + lstm + 12 * 13 + WIDTH * 13, length=3, encoder="lstm", hidden=6, depth=1),
         ]
 
     @classmethod

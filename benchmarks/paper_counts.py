@@ -1,0 +1,141 @@
+"""Trainable parameters of adapter methods on the architectures of their papers, counted on the meta device.
+
+python -m benchmarks.paper_counts
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from assembler.check import check
+from assembler.compile import compile_graph
+from assembler.spec import Document, Spec, read
+
+GALLERY = Path(__file__).parents[1] / "exports" / "gallery"
+QV = "layers.*.attn.{q,v}"
+
+
+class Row(NamedTuple):
+    """One figure.
+
+    Attributes:
+        card: the method's number and name.
+        spec: a spec of the gallery.
+        what: the architecture and the setting, in words.
+        names: the nodes and adapters whose parameters count.
+        figure: as printed where it was read; empty where nobody states one.
+        source: where it was read, or who computed it.
+        adapters: adapters in place of the spec's own, all of them hosted by its `host`.
+        why: why our count differs, where it does.
+    """
+
+    card: str
+    spec: str
+    what: str
+    names: tuple[str, ...]
+    figure: str
+    source: str
+    adapters: dict[str, dict[str, Any]] | None = None
+    why: str = ""
+
+
+CLINICAL = "aryopg/clinical_peft, domain_adaptation_results.png (the paper's table 2)"
+PEFT_GLORA = "huggingface/peft, method_comparison, glora--llama-3.2-3B"
+
+
+def clinical(what: str, figure: str, **part: Any) -> Row:
+    """A row of the comparison on LLaMA-7B."""
+    tune = {"tune": {"host": "talk", **part}}
+    return Row("5 clinical-llama-lora", "clinical-lora", f"LLaMA-7B, {what}", ("tune",), figure, CLINICAL, tune)
+
+
+def lora(rank: int) -> dict[str, Any]:
+    return {"type": "adapter.lora", "sites": QV, "rank": rank}
+
+
+def lstm() -> dict[str, Any]:
+    return {"type": "adapter.soft_prompt", "length": 20, "encoder": "lstm", "hidden": 256, "depth": 4}
+
+
+ROWS: tuple[Row, ...] = (
+    clinical("LoRA r=16 on q, v", "8,388,608", **lora(16)),
+    clinical("prefix of 20", "5,242,880", type="adapter.prefix", length=20),
+    clinical("prompt of 15", "61,440", type="adapter.soft_prompt", length=15),
+    clinical("P-tuning, LSTM, 20 tokens", "16,093,696", **lstm()),
+    clinical("LoRA r=4 on q, v (PMC-LLaMA)", "2,097,152", **lora(4)),
+    clinical("prefix of 10 (PMC-LLaMA)", "2,621,440", type="adapter.prefix", length=10),
+    clinical("prompt of 10 (PMC-LLaMA)", "40,960", type="adapter.soft_prompt", length=10),
+    clinical(
+        "P-tuning, MLP, 1 token (PMC-LLaMA)",
+        "2,171,392",
+        type="adapter.soft_prompt",
+        length=1,
+        encoder="mlp",
+        hidden=256,
+    ),
+    Row("6 mixlora", "mixlora", "LLaMA-2-7B, 8 experts, r=16", ("experts",), "", "no figure read"),
+    Row("29 layra", "layra", "Llama-3.1-8B, r=8, first 10 and last 2", ("galician",), "7,864,320", "computed"),
+    Row(
+        "33 glora", "glora-llama", "Llama-3.2-3B, q and v, low rank 8", ("tune",), "4,587,520", PEFT_GLORA + "-default"
+    ),
+    Row(
+        "33 glora",
+        "glora-llama",
+        "Llama-3.2-3B, q and v, vectors",
+        ("tune",),
+        "229,376",
+        PEFT_GLORA + "-vector-paths",
+        {"tune": {"type": "adapter.glora", "host": "talk", "sites": QV, "a": "vector", "b": "vector"}},
+    ),
+    Row("33 glora", "glora", "ViT-B/16, supernet of r=4", ("tune",), "1,603,776", "computed"),
+)
+"""By card; a method's `computed` figures were worked out apart from this code, and nobody published them."""
+
+
+def count(row: Row) -> int:
+    """The parameters of what a row names, in its spec."""
+    spec = read(GALLERY / f"{row.spec}.yaml")
+    if row.adapters is not None:
+        tree = {**spec.tree, "adapters": row.adapters, "stages": []}
+        spec = Spec(spec.path, Document.model_validate(tree), tree)
+    assembly = compile_graph(check(spec), device="meta")
+    sizes = {key: parameter.numel() for key, parameter in assembly.named_parameters()}
+    return sum(sizes[key] for name in row.names for key in assembly.of(name))
+
+
+def met(row: Row, found: int) -> bool:
+    """Whether our count is the figure, to the digits that it is printed with: `172,056`, `0.17M` or `8.24B`."""
+    unit = {"K": 1e3, "M": 1e6, "B": 1e9}.get(row.figure[-1:], 0)
+    if not unit:
+        return row.figure == "" or found == int(row.figure.replace(",", ""))
+    digits = len(row.figure.partition(".")[2]) - 1 if "." in row.figure else 0
+    return f"{found / unit:.{digits}f}" == row.figure[:-1]
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """(what, figure, target)."""
+    found = []
+    for row in ROWS:
+        ours = count(row)
+        target = f"{row.figure or 'none'} ({row.source})"
+        if not met(row, ours):
+            target += f"; differs: {row.why or 'WRONG'}"
+        found.append((f"{row.card}: {row.what}", f"{ours:,}", target))
+    return found
+
+
+def main() -> int:
+    """Print the table; 1 when a figure is missed without a reason."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table, found = Table("card: architecture", "our count", "figure and source"), rows()
+    for row in found:
+        table.add_row(*row)
+    Console().print(table)
+    return int(any("WRONG" in target for _, _, target in found))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
