@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +9,9 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from assembler.adapters.commands import app as adapters_app
 from assembler.bundle.manifest import Precision
+from assembler.commanding import command_on, print_json
 from assembler.errors import AssemblerError
 from assembler.runs import Run
 from assembler.spec import Spec, override, read
@@ -31,37 +31,8 @@ Sets = Annotated[
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def command(example: str) -> Callable[[F], F]:
-    """A command with an example under its help, whose AssemblerErrors are sentences on stderr and exit code 1."""
-
-    def wrap(function: F) -> F:
-        @functools.wraps(function)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return function(*args, **kwargs)
-            except AssemblerError as error:
-                typer.echo(str(error), err=True)
-                raise typer.Exit(1) from error
-            except BrokenPipeError:
-                raise  # typer knows what a reader that goes away means
-            except OSError as error:
-                what = f"{error.filename}: " if error.filename else ""
-                why = error.strerror or error
-                typer.echo(f"{what}{why}; check the path, its permissions and the room left on the disk", err=True)
-                raise typer.Exit(1) from error
-            except KeyboardInterrupt as error:
-                typer.echo("stopped", err=True)
-                raise typer.Exit(130) from error
-
-        name = function.__name__.rstrip("_").replace("_", "-")
-        app.command(name, epilog=f"Example: {example}")(run)
-        return function
-
-    return wrap
-
-
-def _print_json(data: Any) -> None:
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+command = command_on(app)
+app.add_typer(adapters_app, name="adapters")
 
 
 def _spec(path: Path, sets: Sequence[str], run: Path | None = None) -> Spec:
@@ -95,7 +66,7 @@ def validate(
     if as_json:
         wires = {str(edge): str(graph.values.get(edge.source) or "unknown") for edge in graph.edges}
         problems = [problem.as_dict() for problem in graph.problems]
-        _print_json({"ok": not problems, "fixed": done, "problems": problems, "wires": wires})
+        print_json({"ok": not problems, "fixed": done, "problems": problems, "wires": wires})
     else:
         for title in done:
             typer.echo(f"fixed: {title}")
@@ -113,7 +84,7 @@ def schema() -> None:
     """Print the JSON schema of specs, with every part that is installed."""
     from assembler.schema import spec_schema
 
-    _print_json(spec_schema())
+    print_json(spec_schema())
 
 
 @command("assembler parts --family encoder")
@@ -133,7 +104,7 @@ def parts(
         raise AssemblerError(f"no part is of the family {family}; leave --family out to see all")
     about = {name: " ".join((cls.__doc__ or "").split("\n\n")[0].split()) for name, cls in found.items()}
     if as_json:
-        _print_json({n: {"about": about[n], "schema": cls.model_json_schema()} for n, cls in found.items()})
+        print_json({n: {"about": about[n], "schema": cls.model_json_schema()} for n, cls in found.items()})
         return
     table = Table("part", "what it computes")
     for name, text in about.items():
@@ -164,7 +135,7 @@ def summary(spec: SpecPath, sets: Sets, as_json: Json = False) -> None:
 
     report = summarise(check(_spec(spec, sets)))
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         from assembler.tables import print_summary
 
@@ -182,7 +153,7 @@ def sites(
 
     found = sites_of_node(spec, node)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         print_sites(node, found, guesses_of_node(spec, node))
 
@@ -220,7 +191,7 @@ def eval_(
 
     report = scored(run, limit, bundle, quiet=as_json)
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         print_scores(report)
 
@@ -242,7 +213,7 @@ def export(
 
     report = exported(run, out, precision, max_kl, quiet=as_json)
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         print_parity(report, out)
 
