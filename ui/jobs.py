@@ -20,6 +20,7 @@ from assembler.errors import AssemblerError
 from assembler.processes import Process, noted
 from ui.access import TOKEN
 
+ASKED = "asked to stop"
 TAIL = 20_000
 """Bytes of a log's end that are looked at."""
 
@@ -76,6 +77,8 @@ class Job:
         process = self.process
         if process is None or not process.alive():
             return
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(f"{ASKED}\n")
         try:
             psutil.Process(process.pid).send_signal(signal.SIGKILL if at_once else signal.SIGTERM)
         except psutil.NoSuchProcess:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from assembler.errors import AssemblerError
 from assembler.runs import Run, lines_of
 from assembler.spec import Spec, Stage
-from ui.jobs import Job
+from ui.jobs import ASKED, Job
 from ui.workspace import Workspace
 
 State = Literal["running", "done", "stopped", "ended early"]
@@ -155,7 +155,7 @@ def status(run: Run) -> Status:
     if job.running:
         state = "running"
     else:
-        state = "done" if done else "stopped" if word.startswith("stopped at step") else "ended early"
+        state = "done" if done else "stopped" if word.startswith(("stopped at step", ASKED)) else "ended early"
     left = _left(rows, total - step) if state == "running" else None
     return Status(state, last["stage"] if last else "", step, total, last["loss"] if last else None, left, word)
 

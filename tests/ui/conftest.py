@@ -4,6 +4,7 @@ nothing beyond this computer was asked for."""
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-HOSTS = ("127.0.0.1", "localhost", "")
+BEYOND = re.compile(r"^https?://(?!127\.0\.0\.1[:/]|localhost[:/])")
 
 
 @dataclass
@@ -122,7 +123,7 @@ class Watched:
         """Note every error of the console and block every request beyond this computer."""
         page.on("console", self._hear)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.route(lambda url: urlparse(url).hostname not in HOSTS and url.startswith("http"), self._block)
+        page.route(BEYOND, self._block)
 
     def _hear(self, message) -> None:
         # Opened at a page's own address, Streamlit first asks below it for its server, and then at the root.

@@ -6,9 +6,10 @@ from typing import Any
 
 import streamlit as st
 
+from assembler.errors import AssemblerError
 from assembler.runs import Run
 from ui import show, training
-from ui.training import Status
+from ui.editing import REFUSED
 from ui.workspace import Workspace
 
 EVERY = 1.5
@@ -22,7 +23,11 @@ SPREAD = 30
 def render(workspace: Workspace, run: Run, names: list[str]) -> None:
     """Draw the run; while it is running, again and again."""
     running = training.job_of(run).running
-    st.fragment(_live, run_every=EVERY if running else None)(run, running)
+    now, actions = st.columns([5, 1], vertical_alignment="top")
+    with now:
+        st.fragment(_live, run_every=EVERY if running else None)(run, running)
+    with actions:
+        _actions(run, running)
     st.fragment(_curves, run_every=EVERY if running else None)(workspace, run, names)
     st.fragment(_answers, run_every=EVERY if running else None)(run)
     with st.expander("Log", icon=":material/terminal:"):
@@ -33,38 +38,48 @@ def render(workspace: Workspace, run: Run, names: list[str]) -> None:
 
 def _live(run: Run, was_running: bool) -> None:
     status = training.status(run)
-    if was_running and status.state != "running":
-        st.rerun()  # the whole page: what can be pressed has changed
+    if was_running != (status.state == "running"):
+        st.rerun()  # the whole page: how often it is drawn has changed
     with st.container(horizontal=True, vertical_alignment="center"):
         show.state(status.state)
         if status.stage:
             show.plain(f"stage {status.stage}")
     st.progress(status.step / status.steps if status.steps else 0.0)
-    step, loss, left, actions = st.columns([1, 1, 1, 2], vertical_alignment="center")
+    step, loss, left, _ = st.columns([2, 2, 2, 1])
     step.metric("Step", f"{status.step:,} of {status.steps:,}" if status.steps else "-")
     loss.metric("Loss", "-" if status.loss is None else f"{status.loss:.4f}")
     left.metric("Time left", "-" if status.state != "running" else show.duration(status.left))
-    with actions:
-        _actions(run, status)
     if status.state == "ended early" and status.word:
         with st.container(border=True):
             st.markdown(":orange[:material/warning:] It ended before its last step. The last thing it said:")
             show.plain(status.word)
 
 
-def _actions(run: Run, status: Status) -> None:
-    job = training.job_of(run)
-    with st.container(horizontal=True, horizontal_alignment="right"):
-        if status.state == "running":
-            if st.button("Stop", icon=":material/stop:", help="After this step, with a checkpoint; it can go on later"):
-                job.stop()
-                st.session_state[f"stopping-{run.folder.name}"] = True
-            if st.session_state.get(f"stopping-{run.folder.name}") and st.button("Stop at once", type="tertiary"):
-                job.stop(at_once=True)
-        elif status.state != "done" and st.button("Resume", type="primary", icon=":material/play_arrow:"):
-            st.session_state.pop(f"stopping-{run.folder.name}", None)
-            training.go_on(run)
-            st.rerun()
+def _actions(run: Run, running: bool) -> None:
+    """What can be done now. In no fragment: a click while one is drawn for the last time would not be heard."""
+    asked = f"stopping-{run.folder.name}"
+    if running:
+        about = "After this step, with a checkpoint; it can go on later"
+        args = (run, asked)
+        st.button("Stop training", icon=":material/stop:", help=about, on_click=_stop, args=args, width="stretch")
+        if st.session_state.get(asked):
+            st.button("Stop at once", type="tertiary", on_click=training.job_of(run).stop, args=(True,))
+    elif training.status(run).state != "done":
+        icon = ":material/play_arrow:"
+        st.button("Resume", type="primary", icon=icon, on_click=_resume, args=(run, asked), width="stretch")
+
+
+def _stop(run: Run, asked: str) -> None:
+    training.job_of(run).stop()
+    st.session_state[asked] = True
+
+
+def _resume(run: Run, asked: str) -> None:
+    st.session_state.pop(asked, None)
+    try:
+        training.go_on(run)
+    except AssemblerError as error:
+        st.session_state[REFUSED] = str(error)
 
 
 def _curves(workspace: Workspace, run: Run, names: list[str]) -> None:

@@ -30,8 +30,7 @@ def render() -> None:
     if runs:
         _form(workspace, runs)
     for name in exporting.writing(workspace):
-        job = exporting.job_of(workspace, name)
-        st.fragment(_writing, run_every=EVERY if job.running else None)(workspace, name, job.running)
+        _writing(workspace, name)
     for folder in exporting.bundles_in(workspace):
         _bundle(folder)
     _table(workspace)
@@ -61,24 +60,28 @@ def _free(workspace: Workspace, name: str) -> str:
     return next(n for n in (name, *(f"{name}-{i}" for i in range(2, 100_000))) if n not in taken)
 
 
-def _writing(workspace: Workspace, name: str, was_running: bool) -> None:
+def _writing(workspace: Workspace, name: str) -> None:
     """A bundle that is being written, or could not be."""
     job = exporting.job_of(workspace, name)
-    if was_running and not job.running:
-        st.rerun()
+    running = job.running
     with st.container(border=True):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            show.state("running" if job.running else "ended early")
+        head, action = st.columns([5, 1], vertical_alignment="center")
+        with head, st.container(horizontal=True, vertical_alignment="center"):
+            show.state("running" if running else "ended early")
             show.plain(name)
-        if job.running:
-            st.progress(_share(job), text="writing the graphs and comparing them with torch")
-            if st.button("Stop", key=f"stop-{name}", icon=":material/stop:"):
-                job.stop()
+        if running:
+            action.button("Stop writing", key=f"stop-{name}", on_click=job.stop, width="stretch")
+            st.fragment(_progress, run_every=EVERY)(job)
         else:
+            args = (workspace, name)
+            action.button("Dismiss", key=f"dismiss-{name}", on_click=exporting.dismiss, args=args, width="stretch")
             show.plain(job.last_word())
-            if st.button("Dismiss", key=f"dismiss-{name}"):
-                exporting.dismiss(workspace, name)
-                st.rerun()
+
+
+def _progress(job: Job) -> None:
+    if not job.running:
+        st.rerun()
+    st.progress(_share(job), text="writing the graphs and comparing them with torch")
 
 
 def _share(job: Job) -> float:
