@@ -47,7 +47,7 @@ class SoftPrompt(nn.Module):
         embeds = kwargs.pop("inputs_embeds", None)
         embeds = self.embed(input_ids) if embeds is None else embeds  # [B, T, d]
         batch, tokens = embeds.shape[:2]
-        past = kwargs.get("past_key_values")
+        past = kwargs.get("cache", kwargs.get("past_key_values"))  # by either version of transformers
         first = past is None or past.get_seq_length() == 0
         if (mask := kwargs.get("attention_mask")) is not None:
             kwargs["attention_mask"] = F.pad(mask, (self.length, 0), value=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -11,7 +12,10 @@ from assembler.registry import register
 from components.adapters._examples import WIDTH, on_llama
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from assembler.adapters.host import Host
+    from assembler.adapters.tap import Insert
 
 
 @register
@@ -28,6 +32,7 @@ class SoftPrompt(AdapterPart):
     trait = "whole"
     identity: ClassVar[bool] = False
     families: ClassVar[tuple[str, ...] | None] = ("llama", "gpt2")
+    peft_type = "PROMPT_TUNING"
     exports = "its tokens are put in inside the LM, and the graphs of a bundle take all tokens from outside"
 
     length: int = Field(20, ge=1, le=10_000, description="number of learned tokens")
@@ -55,3 +60,20 @@ class SoftPrompt(AdapterPart):
         width = on.width("embed.out")
         encoder = reparametrised(self.encoder, width, self.hidden, self.depth)
         on.around(SoftPrompt(Borrowed(on.module("embed")), self.length, width, encoder), "")
+
+    def peft_config(self, inserts: Mapping[str, Insert]) -> dict[str, Any] | None:
+        module: Any = next(iter(inserts.values())).module
+        config = {"peft_type": self.peft_type, "task_type": "CAUSAL_LM", "num_virtual_tokens": self.length}
+        config |= {"token_dim": module.table.shape[1], "num_transformer_submodules": 1, "inference_mode": True}
+        return config if self.encoder == "none" else None
+
+    def to_peft(self, inserts: Mapping[str, Insert], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"prompt_embeddings": tensors[f"{next(iter(inserts))}.table"]}
+
+    def from_peft(self, inserts: Mapping[str, Insert], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        names = {"prompt_embeddings": f"{next(iter(inserts))}.table"}
+        return {names.get(key, key): tensor for key, tensor in tensors.items()}
+
+    @classmethod
+    def peft_options(cls, config: Mapping[str, Any], keys: Sequence[str], on: Host) -> dict[str, Any]:
+        return {"length": config.get("num_virtual_tokens")}

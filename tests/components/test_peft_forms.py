@@ -16,7 +16,7 @@ from components.adapters.ia3 import Ia3
 from components.adapters.llama_adapter import LlamaAdapter
 from components.adapters.lora import Lora
 from components.adapters.prefix import Prefix
-from components.adapters.prompt import Prompt
+from components.adapters.soft_prompt import SoftPrompt
 from tests.conformance.hosts import HOSTS, host_of
 
 QV = ["q_proj", "v_proj"]
@@ -41,7 +41,7 @@ OURS = {
     "Conv1D": ("gpt2", Lora(host="h", rank=2, sites="layers.*.attn.qkv", layers=[-1])),
     "ia3": ("llama", Ia3(host="h")),
     "adaption prompt": ("llama", LlamaAdapter(host="h", length=3, gates="layer", squash=False)),
-    "prompt": ("llama", Prompt(host="h", length=3)),
+    "prompt": ("llama", SoftPrompt(host="h", length=3)),
     "prefix": ("llama", Prefix(host="h", length=3)),
 }
 
