@@ -89,6 +89,13 @@ class GraphParity(BaseModel):
     relative: float
 
 
+class Drift(BaseModel):
+    """How far the answers' probabilities are from torch's, in nats a token, and how far they may be."""
+
+    kl: float
+    bound: float
+
+
 class Parity(BaseModel):
     """parity.json, as far as it is shown: `greedy` is the share of answers that equal torch's."""
 
@@ -97,6 +104,7 @@ class Parity(BaseModel):
     graphs: list[GraphParity]
     greedy: float
     bytes: int
+    drift: Drift | None = None
 
 
 def parity_of(folder: Path) -> Parity | None:

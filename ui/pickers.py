@@ -13,8 +13,8 @@ from PIL import Image
 
 from assembler.errors import AssemblerError
 from assembler.readers import READERS
-from assembler.samples import Cloud, Sound
-from ui import show
+from assembler.samples import Cell, Cloud, Sound
+from ui import cells, show
 from ui.cloud import cloud
 
 FRAMES = 6
@@ -27,14 +27,17 @@ ENDINGS = {
 }
 
 
-def sample(wants: dict[str, str], example: dict[str, Any]) -> dict[str, Any]:
-    """What the user gives for each name, or what the example has; a name without either is left out."""
+def sample(wants: dict[str, str], examples: Sequence[dict[str, Any]], index: int | None) -> dict[str, Any]:
+    """What the user gives for each name, or what the chosen example has; a name without either is left out."""
+    example = {} if index is None else examples[index]
     found: dict[str, Any] = {}
     others = {name: kind for name, kind in wants.items() if kind != "text"}
-    columns = st.columns(max(1, len(others)))
-    for column, (name, kind) in zip(columns, others.items(), strict=False):
-        with column, st.container(border=True):
-            value = _picked(name, kind, example.get(name))
+    for name, kind in others.items():
+        with st.container(border=True):
+            if kind == "expression":
+                value = _cell(name, [row[name] for row in examples if name in row], index)
+            else:
+                value = _picked(name, kind, example.get(name))
             if value is not None:
                 found[name] = value
     for name in (name for name, kind in wants.items() if kind == "text"):
@@ -61,6 +64,24 @@ def _picked(name: str, kind: str, example: Any) -> Any:
     if value is not None and kind in VIEWS:
         VIEWS[kind](name, value)
     return value
+
+
+def _cell(name: str, examples: list[Cell], index: int | None) -> Cell | None:
+    """A cell of an uploaded file, else the example; shown among the other cells of where it comes from."""
+    st.caption(f"{show.escaped(name)}, expression")
+    uploaded = st.file_uploader(f"File for {show.escaped(name)}", type=["h5ad"], key=f"file-{name}-expression")
+    if uploaded is not None:
+        try:
+            cell, others, place = cells.chosen(name, cells.opened(uploaded.name, uploaded.getvalue()))
+        except AssemblerError as error:
+            show.error(str(error))
+            return None
+    elif index is not None and index < len(examples):
+        cell, others, place = examples[index], examples, index
+    else:
+        return None
+    cells.show_cell(cell, others, place)
+    return cell
 
 
 def read_upload(kind: str, name: str, content: bytes) -> Any:

@@ -38,7 +38,7 @@ function start(root) {
 function paint(canvas, view, scale) {
   const pen = canvas.getContext("2d");
   pen.clearRect(0, 0, canvas.width, canvas.height);
-  const size = Math.min(canvas.width, canvas.height) * 0.62;
+  const size = Math.min(canvas.width, canvas.height) * 0.4;
   const [cos, sin, up, side] = [Math.cos(view.turn), Math.sin(view.turn), Math.cos(view.tilt), Math.sin(view.tilt)];
   const own = getComputedStyle(canvas).color;
   const seen = [];

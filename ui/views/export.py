@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import streamlit as st
 
-from assembler.bundle.manifest import read_manifest
+from assembler.bundle.manifest import Precision, read_manifest
 from assembler.runs import Run
 from ui import exporting, show, training
 from ui.exporting import Parity
@@ -15,7 +16,7 @@ from ui.talking import has_learned, wants_of
 from ui.views.try_it import asked
 from ui.workspace import Workspace
 
-PRECISIONS = ("fp32", "int8", "int4")
+PRECISIONS = get_args(Precision)
 EVERY = 1.5
 
 
@@ -120,8 +121,10 @@ def _parity(parity: Parity) -> None:
         for row in parity.graphs
     ]
     st.dataframe(pandas.DataFrame(rows), hide_index=True, width="stretch", alt="The parity report")
+    moved = parity.drift
+    told = f"; drift {moved.kl:.1e} nats a token, at most {moved.bound:g}" if moved else ""
     st.caption(
-        f"Greedy answers equal to torch's on {parity.greedy:.0%} of {parity.samples} rows; "
+        f"Greedy answers equal to torch's on {parity.greedy:.0%} of {parity.samples} rows{told}; "
         f"{show.size(parity.bytes)} in all"
     )
 
@@ -151,6 +154,7 @@ def _table(workspace: Workspace) -> None:
                 "precision": parity.precision if parity else None,
                 "size": show.size(parity.bytes if parity else training.size_of(folder)),
                 "greedy equal": f"{parity.greedy:.0%}" if parity else None,
+                "drift, nats a token": f"{parity.drift.kl:.1e}" if parity and parity.drift else None,
             }
         )
     st.subheader("Side by side", anchor=False)

@@ -12,7 +12,7 @@ from ui import pickers, show, talking
 from ui.talking import Answer, Talker
 from ui.workspace import Workspace
 
-HELD_OUT = 24
+HELD_OUT = 48
 
 
 @st.cache_resource(max_entries=3, show_spinner="Loading the model")
@@ -46,14 +46,14 @@ def render() -> None:
         wants.update(talker.wants)
     question, answers = st.columns([4, 5], gap="large")
     with question:
-        example = _example(places)
-        sample = pickers.sample(wants, example)
+        examples, index = _example(places)
+        sample = pickers.sample(wants, examples, index)
         missing = [name for name in wants if name not in sample]
         pressed = st.button("Ask", type="primary", icon=":material/send:", disabled=bool(missing), width="stretch")
         if missing:
             st.caption(f"Still wanted: {show.escaped(', '.join(missing))}")
     with answers:
-        _answers(talkers, sample, example, pressed)
+        _answers(talkers, sample, {} if index is None else examples[index], pressed)
         for name in chosen:
             if isinstance(talkers[name], talking.BundleTalker):
                 st.caption("The same from a terminal")
@@ -66,18 +66,16 @@ def asked(wants: dict[str, str]) -> list[str]:
     return [w for option, name, kind in words for w in (option, f"{name}={'TEXT' if kind == 'text' else 'FILE'}")]
 
 
-def _example(places: dict[str, tuple[str, float]]) -> dict[str, Any]:
-    """A held-out row of the first run that is chosen, if the user takes one."""
+def _example(places: dict[str, tuple[str, float]]) -> tuple[list[dict[str, Any]], int | None]:
+    """Held-out rows of the first run that is chosen, and which of them the user takes."""
     place = next((place for name, place in places.items() if name.endswith("torch")), None)
-    if place is None:
-        return {}
-    rows = _rows(*place)
+    rows = _rows(*place) if place else []
     if not rows:
-        return {}
+        return [], None
     with st.container(horizontal=True, vertical_alignment="bottom"):
         taken = st.toggle("Take a row that was held out", value=True)
         number = st.number_input("Row", 1, len(rows), 1, disabled=not taken, width=160)
-    return rows[int(number) - 1] if taken else {}
+    return rows, int(number) - 1 if taken else None
 
 
 def _answers(talkers: dict[str, Talker], sample: dict[str, Any], example: dict[str, Any], pressed: bool) -> None:
