@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from assembler.part import Masks, Part, WireError
-from assembler.values import Dim, Value, value
+from assembler.values import AXES, Dim, Value, value
 
 
 class TokenProjector(Part):
@@ -40,6 +40,70 @@ class TokenProjector(Part):
         return {"nodes": {**EARS, "part": {"type": cls.type, **knobs}}, "edges": ["sound -> ears", "ears -> part"]}
 
 
+class SameWidth(Part):
+    """tokens [B, T, D] -> tokens [B, T', D]: what its consumer needs is what it takes."""
+
+    accepts: ClassVar[dict[str, tuple[str, ...]]] = {"in": ("tokens", "embedding", "features")}
+
+    def passes(self, port: str) -> bool:
+        return port == "in"
+
+    def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
+        source = inputs["in"]
+        return value("tokens", facts=dict(source.facts), tokens=token_count(source), width=source["width"])
+
+
+class Joining(Part):
+    """Several inputs of one width into one; `inputs` names their ports."""
+
+    masks: ClassVar[Masks] = "own"
+
+    inputs: tuple[str, ...] = Field(("first", "second"), min_length=2, max_length=64, description="names of the ports")
+
+    @field_validator("inputs")
+    @classmethod
+    def _names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        odd = next((name for name in names if not name.isidentifier()), None)
+        if odd is not None or len(set(names)) < len(names):
+            raise ValueError("the names of ports are different words of letters, digits and _; correct them")
+        return names
+
+    def ports(self) -> dict[str, tuple[str, ...]]:
+        return dict.fromkeys(self.inputs, ("tokens", "embedding", "features"))
+
+    def port_fix(self, port: str) -> tuple[str, Any] | None:
+        return ("inputs", [*self.inputs, port]) if port.isidentifier() else None
+
+    def passes(self, port: str) -> bool:
+        return True
+
+    def one_width(self, inputs: dict[str, Value]) -> Dim:
+        """The width of every input, where it is known.
+
+        Raises:
+            WireError: they differ.
+        """
+        known = [(port, source["width"]) for port, source in inputs.items() if source["width"] is not None]
+        for port, width in known:
+            if width != known[0][1]:
+                has = f"`{known[0][0]}` is {known[0][1]} wide and `{port}` {width}"
+                raise WireError(port, f"{has}; put a projector before one of them")
+        return known[0][1] if known else None
+
+    @classmethod
+    def after_both(cls, **knobs: Any) -> dict[str, Any]:
+        """A small spec with 24 ragged tokens, 4 tokens and one embedding, all 16 wide."""
+        nodes = {
+            **EARS,
+            "photo": {"type": "input.image", "size": [64, 64]},
+            "eyes": {"type": "encoder.timm", "model": "test_efficientnet"},
+            "tokens": {"type": "projector.linear", "width": 16},
+            "one": {"type": "projector.adaptive_pool", "tokens": 1, "width": 16},
+            "part": {"type": cls.type, **knobs},
+        }
+        return {"nodes": nodes, "edges": ["sound -> ears", "photo -> eyes", "eyes -> tokens", "eyes -> one"]}
+
+
 EARS: dict[str, Any] = {
     "sound": {"type": "input.audio", "seconds": 0.48},
     "ears": {
@@ -53,6 +117,11 @@ EARS: dict[str, Any] = {
 def token_count(source: Value) -> Dim:
     """Tokens on a wire; an embedding is one."""
     return 1 if source.kind == "embedding" else source.shape[1]
+
+
+def tokens_in(source: Value) -> int:
+    """The same, where it must be known."""
+    return 1 if source.kind == "embedding" else source.size(AXES[source.kind][1])
 
 
 def shorter(source: Value, stride: float) -> dict[str, Any]:

@@ -80,3 +80,35 @@ class PixelShuffleLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         grid = opened(x)[0].unflatten(1, self.grid)  # [B, frames, R, r, C, r, in]
         return self.linear(grid.transpose(3, 4).flatten(4).flatten(1, 3))  # [B, frames * R * C, out]
+
+
+class GroupedBottleneckLayer(nn.Module):
+    """x + a narrow linear step whose way up is block-diagonal, zero at first."""
+
+    def __init__(self, width: int, hidden: int, groups: int, dropout: float) -> None:
+        super().__init__()
+        self.groups = groups
+        self.down = nn.Linear(width, hidden)
+        self.up = nn.Parameter(torch.zeros(groups, hidden // groups, width // groups))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.dropout = nn.Dropout(dropout)
+        nn.init.xavier_uniform_(self.down.weight)
+        nn.init.zeros_(self.down.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = opened(x)[0]
+        narrow = self.dropout(self.down(x)).unflatten(-1, (self.groups, 1, -1))  # [B, T, g, 1, h / g]
+        return x + ((narrow @ self.up).flatten(2) + self.bias)  # [B, T, d]
+
+
+class ModalityTokenLayer(nn.Module):
+    """A learned token before the others."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+
+    def forward(self, tokens: Tensor | Ragged) -> Tensor | Ragged:
+        x, mask = opened(tokens)
+        mask = None if mask is None else functional.pad(mask, (1, 0), value=True)
+        return paired(torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1), mask)  # [B, 1 + T, D]
