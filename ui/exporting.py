@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import statistics
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +13,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from assembler.errors import AssemblerError
+from assembler.files import write_text
 from assembler.runs import Run
 from ui.jobs import Job
 from ui.workspace import Workspace
 
 CHUNK = 1 << 20
+MEASURED = 4
+"""Rows that a bundle's speed is measured on."""
 
 
 def bundles_in(workspace: Workspace) -> list[Path]:
@@ -113,6 +118,64 @@ def parity_of(folder: Path) -> Parity | None:
         return Parity.model_validate_json((folder / "parity.json").read_bytes())
     except (OSError, ValidationError):
         return None
+
+
+class Speed(BaseModel):
+    """How fast a bundle answered held-out rows on this computer, one at a time: medians over the rows."""
+
+    first_token: float
+    tokens_per_second: float | None
+    rows: int
+
+
+def run_of(workspace: Workspace, name: str) -> Run | None:
+    """The run that a bundle was exported from here; None where that is not known, or it is gone."""
+    process = job_of(workspace, name).process
+    command = process.command if process else []
+    if "export" not in command:
+        return None
+    run = Run(Path(command[command.index("export") + 1]))
+    return run if run.spec_path.is_file() else None
+
+
+def speed_of(workspace: Workspace, name: str) -> Speed | None:
+    """What was measured of a bundle; None where nothing was."""
+    try:
+        return Speed.model_validate_json((job_of(workspace, name).folder / "speed.json").read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def measure(workspace: Workspace, name: str) -> None:
+    """Let a bundle answer held-out rows of its run and note how fast it was, after one answer that is not counted.
+
+    Raises:
+        AssemblerError: its run is not here any more, or the bundle is damaged.
+    """
+    from assembler.batches import split
+    from assembler.bundle.runtime import Bundle
+    from assembler.export import samples
+
+    run = run_of(workspace, name)
+    if run is None:
+        raise AssemblerError(f"{name}: the run it was made from is not here, so there are no rows to measure it on")
+    graph = workspace.check(run.spec()).require()
+    learned, held_out = split(graph)
+    asked = samples(graph, graph.objectives[0], list((held_out or learned)[:MEASURED]))
+    bundle = Bundle(workspace.named(workspace.bundles, name))
+    bundle.generate_ids(asked[:1])
+    firsts, rates = [], []
+    for sample in asked:
+        heard: list[float] = []
+        began = time.perf_counter()
+        bundle.generate_ids([sample], tell=lambda answers, heard=heard: heard.append(time.perf_counter()))  # type: ignore[misc]
+        firsts.append(heard[0] - began)
+        if len(heard) > 1:
+            rates.append((len(heard) - 1) / (heard[-1] - heard[0]))
+    rate = statistics.median(rates) if rates else None
+    found = Speed(first_token=statistics.median(firsts), tokens_per_second=rate, rows=len(asked))
+    folder = job_of(workspace, name).folder
+    write_text(folder / "speed.json", found.model_dump_json() + "\n")
 
 
 class _Sink:

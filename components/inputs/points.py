@@ -46,4 +46,4 @@ class PointsInput(Part):
 
     def points_processor(self) -> PointsProcessor:
         """How a cloud becomes this node's tensor, whichever encoder reads it."""
-        return PointsProcessor(**self.model_dump(exclude={"freeze"}))
+        return PointsProcessor(**self.model_dump(exclude=set(Part.model_fields)))

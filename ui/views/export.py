@@ -8,6 +8,7 @@ from typing import get_args
 import streamlit as st
 
 from assembler.bundle.manifest import Precision, read_manifest
+from assembler.errors import AssemblerError
 from assembler.runs import Run
 from ui import exporting, show, training
 from ui.exporting import Parity
@@ -139,23 +140,41 @@ def _confirm(name: str) -> None:
 
 
 def _table(workspace: Workspace) -> None:
-    """Bundles side by side: size and, once measured, speed."""
+    """Bundles side by side: size, drift and, once measured, speed."""
     found = exporting.bundles_in(workspace)
-    if len(found) < 2:
+    if not found:
         return
     import pandas
 
-    rows = []
-    for folder in found:
-        parity = exporting.parity_of(folder)
-        rows.append(
-            {
-                "bundle": folder.name,
-                "precision": parity.precision if parity else None,
-                "size": show.size(parity.bytes if parity else training.size_of(folder)),
-                "greedy equal": f"{parity.greedy:.0%}" if parity else None,
-                "drift, nats a token": f"{parity.drift.kl:.1e}" if parity and parity.drift else None,
-            }
-        )
-    st.subheader("Side by side", anchor=False)
-    st.dataframe(pandas.DataFrame(rows), hide_index=True, width="stretch", alt="Bundles side by side")
+    with st.container(border=True):
+        head, action = st.columns([5, 1], vertical_alignment="center")
+        head.subheader("Size and speed", anchor=False)
+        about = f"Each answers {exporting.MEASURED} held-out rows, one at a time, on this computer"
+        pressed = action.button("Measure", icon=":material/speed:", help=about, width="stretch")
+        if pressed:
+            _measure(workspace, [folder.name for folder in found])
+        table = pandas.DataFrame([_line(workspace, folder) for folder in found])
+        st.dataframe(table, hide_index=True, width="stretch", alt="Size and speed of the bundles")
+
+
+def _measure(workspace: Workspace, names: list[str]) -> None:
+    for name in names:
+        with st.spinner(f"Asking {show.escaped(name)}"):
+            try:
+                exporting.measure(workspace, name)
+            except AssemblerError as error:
+                show.error(str(error))
+
+
+def _line(workspace: Workspace, folder: Path) -> dict[str, str | None]:
+    parity, speed = exporting.parity_of(folder), exporting.speed_of(workspace, folder.name)
+    rate = speed.tokens_per_second if speed else None
+    return {
+        "bundle": folder.name,
+        "precision": parity.precision if parity else None,
+        "size": show.size(parity.bytes if parity else training.size_of(folder)),
+        "greedy answers equal": f"{parity.greedy:.0%}" if parity else None,
+        "drift, nats a token": f"{parity.drift.kl:.1e}" if parity and parity.drift else None,
+        "first token": f"{1000 * speed.first_token:.0f} ms" if speed else None,
+        "tokens a second": f"{rate:.1f}" if rate else None,
+    }
