@@ -30,16 +30,24 @@ class Bottleneck(nn.Module):
         activation: f, one of ACTIVATIONS.
         init: `zero` (down Kaiming-uniform, up zero), `bert` (N(0, 0.02)) or `houlsby` (truncated N(0, 1e-3)); the
             biases are zero.
-        scale: s.
+        scale: s: a number, or a factor that learns from one on: `learned` for all outputs, `channel` for each.
         dropout: rate on f(down(x)), in training.
     """
 
     def __init__(
-        self, width: int, inner: int, activation: str, init: str = "zero", scale: float = 1.0, dropout: float = 0.0
+        self,
+        width: int,
+        inner: int,
+        activation: str,
+        init: str = "zero",
+        scale: float | str = 1.0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.down, self.up = nn.Linear(width, inner), nn.Linear(inner, width)
-        self.activation, self.scale = ACTIVATIONS[activation], scale
+        self.activation = ACTIVATIONS[activation]
+        learned = scale if isinstance(scale, str) else ""
+        self.scale = nn.Parameter(torch.ones(width if learned == "channel" else 1)) if learned else scale
         self.dropout = nn.Dropout(dropout)
         for linear in (self.down, self.up):
             nn.init.zeros_(linear.bias)
@@ -54,7 +62,7 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         inner = self.dropout(self.activation(self.down(x)))  # [B, T, m]
         change = self.up(inner)  # [B, T, d]
-        return change if self.scale == 1 else change * self.scale
+        return change if isinstance(self.scale, float) and self.scale == 1 else change * self.scale
 
 
 class AfterNorm(Bottleneck):

@@ -20,7 +20,8 @@ class Pfeiffer(AdapterPart):
 
     The host then adds x and, where it norms after adding, applies that norm again; LN is that norm, and nothing in a
     host that norms before its sub-layers. W_down is [d / reduction, d].
-    Parameters: layers * (2 * d * m + m + d) with m = d // reduction.
+    `scale: channel` learns a factor for each of the d outputs (Adapter+, arXiv 2406.06820), `learned` one for all.
+    Parameters: layers * (2 * d * m + m + d) with m = d // reduction; with `scale: channel` + d, with `learned` + 1.
     """
 
     type = "adapter.pfeiffer"
@@ -29,12 +30,14 @@ class Pfeiffer(AdapterPart):
     reduction: float = Field(16.0, ge=0.01, le=65_536, description="d / m, by which the inner width is narrower")
     activation: Literal["relu", "gelu", "silu", "tanh"] = Field("relu", description="f")
     init: Literal["bert", "houlsby", "zero"] = Field("bert", description="how the matrices are drawn")
+    scale: float | Literal["learned", "channel"] = Field(1.0, description="of the change; learned ones start at one")
     dropout: float = Field(0.0, ge=0, lt=1, description="rate between the two matrices, in training")
 
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
         return [
             on_llama(cls.type, LAYERS * (2 * WIDTH * 8 + 8 + WIDTH), reduction=4),
+            on_vit(cls.type, 2 * 64 * 4 + 4 + 64 + 64, layers=[0], scale="channel"),
             on_vit(cls.type, 3 * (2 * 64 * 4 + 4 + 64), every=2),
         ]
 
@@ -49,5 +52,5 @@ class Pfeiffer(AdapterPart):
             width = layer.width("mlp.out")
             norm = layer.borrow("norm2") if layer.post_norm else None
             inner = max(1, int(width // self.reduction))
-            module = AfterNorm(norm, width, inner, self.activation, self.init, dropout=self.dropout)
+            module = AfterNorm(norm, width, inner, self.activation, self.init, self.scale, self.dropout)
             layer.branch(module, "mlp.out", ["mlp.out", "mid"])
