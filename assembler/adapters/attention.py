@@ -10,13 +10,15 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+from assembler.errors import AssemblerError
 
 NAME = "assembler"
 
@@ -82,9 +84,24 @@ class Intercept:
             self.core.config = self.own
             self.core.__dict__.pop("_adapted", None)
 
-    def active(self) -> AbstractContextManager[Any]:
-        """What is entered while the module runs."""
-        return nullcontext() if self.named else Watch(self.modules)
+    def run(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The module's forward, with its attention through the adapters.
+
+        Raises:
+            AssemblerError: the module computes attention in a way that cannot be seen from outside.
+        """
+        if self.named:
+            return forward(*args, **kwargs)
+        if isinstance(self.core, nn.MultiheadAttention):
+            forward = partial(opened, self.core)
+        with Watch(self.modules) as watch:
+            output = forward(*args, **kwargs)
+        if not torch.compiler.is_compiling() and not watch.called:
+            raise AssemblerError(
+                f"{type(self.core).__name__} does not attend by scaled_dot_product_attention, so that no adapter can "
+                "change its attention; choose another host, or a method that stands beside attention"
+            )
+        return output
 
     def function(self) -> Callable[..., Any]:
         """The attention function that the module would call without us."""
@@ -128,11 +145,13 @@ class Watch(TorchFunctionMode):
 
     def __init__(self, modules: list[nn.Module]) -> None:
         super().__init__()
-        self.modules = modules
+        self.modules, self.called = modules, False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not F.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
+        if not torch.compiler.is_compiling():  # a tracer takes no notes
+            self.called = True
         return self.through(func, *args, **(kwargs or {}))
 
     def through(
@@ -154,6 +173,52 @@ class Watch(TorchFunctionMode):
             return func(q, k, v, widened(attn_mask, is_causal, q, k, extra, bias), dropout_p, **kwargs)
 
         return Attend(call, self.modules, query, key)(query, key, value)
+
+
+def opened(
+    mha: nn.MultiheadAttention,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_padding_mask: Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: Tensor | None = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
+) -> tuple[Tensor, None]:
+    """What torch's own attention computes, in steps that can be seen: its fast path hides them.
+
+    The weights of attention are not given out. Masks are torch's: True is hidden, numbers are added.
+    """
+    if not mha.batch_first:
+        query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+    weights, biases = projections(mha)
+    q, k, v = (
+        F.linear(x, w, b).unflatten(-1, (mha.num_heads, mha.head_dim)).transpose(1, 2)  # [B, H, T, d]
+        for x, w, b in zip((query, key, value), weights, biases, strict=True)
+    )
+    mask = None if attn_mask is None else ~attn_mask if attn_mask.dtype == torch.bool else attn_mask
+    if mask is not None and mask.dim() == 3:
+        mask = mask.unflatten(0, (-1, mha.num_heads))
+    if key_padding_mask is not None:
+        seen = ~key_padding_mask.bool()[:, None, None]  # [B, 1, 1, S]
+        if mask is not None and mask.dtype != torch.bool:
+            seen = torch.zeros_like(seen, dtype=q.dtype).masked_fill(~seen, float("-inf"))
+            mask = mask + seen
+        else:
+            mask = seen if mask is None else mask & seen
+    out = F.scaled_dot_product_attention(q, k, v, mask, mha.dropout if mha.training else 0.0)
+    out = mha.out_proj(out.transpose(1, 2).flatten(2))  # [B, T, D]
+    return out if mha.batch_first else out.transpose(0, 1), None
+
+
+def projections(mha: nn.MultiheadAttention) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Weights and biases of queries, keys and values."""
+    if mha.in_proj_weight is None:
+        weights = [mha.q_proj_weight, mha.k_proj_weight, mha.v_proj_weight]
+    else:
+        weights = list(mha.in_proj_weight.chunk(3))
+    return weights, [None] * 3 if mha.in_proj_bias is None else list(mha.in_proj_bias.chunk(3))
 
 
 def widened(mask: Tensor | None, causal: bool, q: Tensor, k: Tensor, extra: int, bias: Tensor | None) -> Tensor | None:

@@ -134,8 +134,7 @@ class Tap:
         forward = self.previous or partial(type(self.module).forward, self.module)
         if self.intercept is None:
             return forward(*args, **kwargs)
-        with self.intercept.active():
-            return forward(*args, **kwargs)
+        return self.intercept.run(forward, *args, **kwargs)
 
     def _changed(self) -> tuple[Tensor, Tensor | None]:
         weight, bias = weight_and_bias(self.module)

@@ -101,8 +101,42 @@ HOSTS: dict[str, HostCase] = {
 """Every family under the laws of adapters."""
 
 
+def open_clip_tower() -> nn.Module:
+    from open_clip.transformer import VisionTransformer as Tower
+
+    return Tower(8, 4, width=16, layers=2, heads=2, mlp_ratio=1.5, output_dim=6)
+
+
+OTHERS: dict[str, HostCase] = {
+    "open_clip": HostCase(open_clip_tower, {"x": pixels(2, 3, 8, 8)}, lambda output: output),
+    "dinov2": HostCase(
+        lambda: tf.Dinov2Model(tf.Dinov2Config(**SIZE, image_size=8, patch_size=4)),
+        {"pixel_values": pixels(2, 3, 8, 8)},
+        last,
+    ),
+    "roberta": HostCase(lambda: tf.RobertaModel(tf.RobertaConfig(**TEXT, **DRY)), text_batch(), last, True),
+    "wavlm": HostCase(
+        lambda: tf.WavLMModel(tf.WavLMConfig(**SPEECH, **DRY_SPEECH)), {"input_values": pixels(2, 64)}, last
+    ),
+    "stable wav2vec2": HostCase(
+        lambda: tf.Wav2Vec2Model(tf.Wav2Vec2Config(**SPEECH, **DRY_SPEECH, do_stable_layer_norm=True)),
+        {"input_values": pixels(2, 64)},
+        last,
+    ),
+    "gemma2": HostCase(
+        lambda: tf.Gemma2ForCausalLM(tf.Gemma2Config(**TEXT, num_key_value_heads=1, head_dim=8)), text_batch(), logits
+    ),
+    "eager llama": HostCase(
+        lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**TEXT, num_key_value_heads=1, attn_implementation="eager")),
+        text_batch(),
+        logits,
+    ),
+}
+"""More hosts, tried with one method of each kind."""
+
+
 def host_of(family: str) -> nn.Module:
     """A host of a family, its weights drawn under one seed, in evaluation mode."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return HOSTS[family].build().eval()
+        return {**HOSTS, **OTHERS}[family].build().eval()
