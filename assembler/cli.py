@@ -258,6 +258,27 @@ def ui(
     serve(spec, workspace, address, port)
 
 
+@command("assembler serve exports/bundles/digits --port 8000")
+def serve(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.", show_default=False)],
+    host: Annotated[str, typer.Option(help="Address to listen on; another than loopback needs --keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    keys: Annotated[Path | None, typer.Option(help="File with one API key a line.")] = None,
+    provider: Annotated[
+        list[str] | None, typer.Option(help="onnxruntime provider, such as CUDAExecutionProvider.")
+    ] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A limit, such as new_tokens=256.")
+    ] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(help="A host that pictures may be fetched from.")] = None,
+) -> None:
+    """Serve a bundle behind OpenAI's chat interface; needs no torch."""
+    from assembler.serving.limits import read_limits
+    from assembler.serving.run import serve as run
+
+    run(bundle, host, port, read_limits(limit or [], allow_host or []), keys, provider)
+
+
 def main() -> None:
     """Entry point of the `assembler` script."""
     for stream in (sys.stdout, sys.stderr):

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from assembler.bundle.decoding import CACHES, DTYPES
+from assembler.bundle.decoding import CACHES, DTYPES, Decoding
 from assembler.bundle.manifest import WEIGHTS, read_manifest
 from assembler.bundle.processor import tensors
 from assembler.bundle.prompt import prompt_ids, segments
@@ -78,22 +78,21 @@ class Bundle:
         input_ids = np.zeros((len(ids), lengths.max()), dtype=np.int64)
         for row, values in zip(input_ids, ids, strict=True):
             row[slice(-len(values), None) if self._decoding.left else slice(len(values))] = values
-        return self._embed(input_ids, features), lengths
+        return self.embed(input_ids, features), lengths
 
     def logits(self, samples: Sequence[Sample]) -> np.ndarray:
         """Logits of the token after each prompt: [B, V]."""
-        return self._decoding(self.decoder, self.device).start(*self.encode(samples), room=0)
+        return self.decoding().start(*self.encode(samples), room=0)
 
     def told(self, samples: Sequence[Sample], answers: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Logits [answer tokens, V] of each sample's given answer: what is thought before each of its tokens."""
         embeds, lengths = self.encode(samples)
-        decoding = self._decoding(self.decoder, self.device)
+        decoding = self.decoding()
         longest = max(map(len, answers))
-        nothing = np.zeros((0, embeds.shape[2]), dtype=embeds.dtype)
         logits = [decoding.start(embeds, lengths, longest)]
         for step in range(longest - 1):
             token = np.array([[answer[min(step, len(answer) - 1)]] for answer in answers], np.int64)  # [B, 1]
-            logits.append(decoding.step(self._embed(token, nothing)))
+            logits.append(decoding.step(self.embed(token, None)))
         return [np.stack([step[i] for step in logits[: len(answer)]]) for i, answer in enumerate(answers)]
 
     def generate(self, samples: Sequence[Sample], max_new_tokens: int | None = None) -> list[str]:
@@ -114,8 +113,7 @@ class Bundle:
         answers: list[list[int]] = [[] for _ in samples]
         going = np.ones(len(samples), dtype=bool)
         embeds, lengths = self.encode(samples)
-        decoding = self._decoding(self.decoder, self.device)
-        nothing = np.zeros((0, embeds.shape[2]), dtype=embeds.dtype)
+        decoding = self.decoding()
         for step in range(limit):
             logits = decoding.start(embeds, lengths, limit) if step == 0 else decoding.step(embeds)
             token = logits.argmax(-1)  # [B]
@@ -125,7 +123,7 @@ class Bundle:
             tell(answers)
             if not going.any() or step + 1 == limit:
                 break
-            embeds = self._embed(token[:, None].astype(np.int64), nothing)  # [B, 1, D]
+            embeds = self.embed(token[:, None].astype(np.int64), None)  # [B, 1, D]
         return answers
 
     def _rows(self, batch: Sequence[Sample], prompts: list[list[dict[str, str]]]) -> tuple[list[list[int]], np.ndarray]:
@@ -144,14 +142,22 @@ class Bundle:
         for i, parts in enumerate(prompts):
             rows = {name: places[name][i].tolist() for name in used}
             begin = [] if self.manifest.bos is None else [self.manifest.bos]
-            ids.append(begin + prompt_ids(parts, rows, self._tokenize))
+            ids.append(begin + prompt_ids(parts, rows, self.tokenize))
         empty = np.zeros((0, self._features.shape[1]), dtype=DTYPES[self._features.type])
         return ids, np.concatenate([empty, *blocks])
 
-    def _tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text, as they stand in a prompt."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
-    def _embed(self, input_ids: np.ndarray, features: np.ndarray) -> np.ndarray:
+    def decoding(self) -> Decoding:
+        """A new batch's decoding."""
+        return self._decoding(self.decoder, self.device)
+
+    def embed(self, input_ids: np.ndarray, features: np.ndarray | None) -> np.ndarray:
+        """inputs_embeds [B, T, D] of ids [B, T], of which V + r is row r of features [N, D]."""
+        if features is None:
+            features = np.zeros((0, self._features.shape[1]))
         features = features.astype(DTYPES[self._features.type], copy=False)
         with told(f"{self.manifest.embedding} does not run; export again"):
             return np.asarray(self.embedding.run(None, {"input_ids": input_ids, "features": features})[0])

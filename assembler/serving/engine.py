@@ -1,0 +1,377 @@
+"""Requests to a bundle, answered together: each enters the running batch when a row is free and leaves when it is done.
+
+One thread prepares requests (encoders, prompt), one decodes. A decoder whose cache grows has no rows to join, so its
+requests are answered in groups.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from assembler.bundle.prompt import prompt_ids, segments
+from assembler.bundle.runtime import Bundle
+from assembler.errors import AssemblerError
+from assembler.serving.sampling import Sampling, Text
+from assembler.serving.slots import Slots
+
+DONE = object()
+
+
+class Busy(AssemblerError):
+    """As many requests wait as may; come again later."""
+
+
+class TooLong(AssemblerError):
+    """A prompt and its answer do not fit the context."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to answer. `keys` name inputs by what they hold (a digest), so that their features are made once."""
+
+    sample: Mapping[str, Any]
+    keys: Mapping[str, str] = field(default_factory=dict)
+    max_new_tokens: int | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    seconds: float = 120.0
+
+
+class Answer:
+    """An answer as it comes: iterate over its pieces of text; `reason` is there afterwards.
+
+    Attributes:
+        reason: `stop` (an end token or a stop word), `length`, `cancelled` or `timeout`.
+        prompt_tokens, answer_tokens, cached_tokens: counts; the last are prompt tokens that needed no work.
+        first, done: seconds from the request to its first piece and to its end.
+    """
+
+    def __init__(self, request: Request, listen: Callable[[], None] = lambda: None) -> None:
+        self.request, self._listen = request, listen
+        self.pieces: queue.Queue[Any] = queue.Queue()
+        self.reason: str | None = None
+        self.error: Exception | None = None
+        self.prompt_tokens = self.answer_tokens = self.cached_tokens = 0
+        self.begun = time.monotonic()
+        self.first: float | None = None
+        self.done: float | None = None
+        self._cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        """Stop answering; the row is free at the next step."""
+        self._cancelled.set()
+
+    @property
+    def ends(self) -> str | None:
+        """Why it must end now, or None."""
+        if self._cancelled.is_set():
+            return "cancelled"
+        return "timeout" if time.monotonic() - self.begun > self.request.seconds else None
+
+    def give(self, piece: str) -> None:
+        """One more piece; an empty one is none."""
+        if piece:
+            self.first = self.first or time.monotonic() - self.begun
+            self.pieces.put(piece)
+            self._listen()
+
+    def close(self, reason: str, error: Exception | None = None) -> None:
+        """No more pieces."""
+        self.reason, self.error, self.done = reason, error, time.monotonic() - self.begun
+        self.pieces.put(DONE)
+        self._listen()
+
+    def __iter__(self) -> Iterator[str]:
+        while (piece := self.pieces.get()) is not DONE:
+            yield piece
+        if self.error is not None:
+            raise self.error
+
+    def text(self) -> str:
+        """The whole answer, when it is there."""
+        return "".join(self)
+
+
+@dataclass
+class Prepared:
+    """A request as the decoder takes it: `embeds` [1, T, D] and what each position is of."""
+
+    answer: Answer
+    embeds: np.ndarray
+    keys: list[Hashable]
+    limit: int
+
+
+@dataclass
+class Running:
+    """A request in the batch."""
+
+    answer: Answer
+    text: Text
+    draws: np.random.Generator
+    limit: int
+    token: int = 0
+
+
+class Engine:
+    """Answers requests to one bundle until it is closed.
+
+    Args:
+        bundle: what to serve.
+        rows: requests that are decoded together.
+        context: positions a row has, prompt and answer together.
+        waiting: requests that may wait; one more is refused as Busy.
+        cached: inputs whose features are kept.
+    """
+
+    def __init__(
+        self, bundle: Bundle, rows: int = 8, context: int = 2048, waiting: int = 64, cached: int = 256
+    ) -> None:
+        self.bundle, self.context, self.waiting = bundle, context, waiting
+        self.stop = set(bundle.manifest.stop)
+        self.joins = bundle.manifest.cache == "in_place"
+        self.rows = rows
+        self.slots = Slots(bundle.decoder, bundle.device, rows, context) if self.joins else None
+        self.running: dict[int, Running] = {}
+        self.steps = self.tokens = self.answered = 0
+        self._features: OrderedDict[Hashable, np.ndarray] = OrderedDict()
+        self._cached = cached
+        self._arrived: deque[Answer] = deque()
+        self._ready: deque[Prepared] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._prepare_all, self._decode_all)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a row."""
+        return len(self._arrived) + len(self._ready)
+
+    def submit(self, request: Request, listen: Callable[[], None] = lambda: None) -> Answer:
+        """Take a request in; `listen` is called, from the engine's threads, whenever a piece or the end has come.
+
+        Raises:
+            Busy: too many wait, or the engine is closing.
+        """
+        answer = Answer(request, listen)
+        with self._changed:
+            if self._closing:
+                raise Busy("the server is shutting down; ask again soon")
+            if self.queued >= self.waiting:
+                raise Busy(f"{self.queued} requests wait already; ask again later")
+            self._arrived.append(answer)
+            self._changed.notify_all()
+        return answer
+
+    def close(self, seconds: float = 30.0) -> None:
+        """Take nothing more, let what is there finish for so many seconds, then stop."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            self._closing = True
+            while (self.queued or self.running) and time.monotonic() < deadline:
+                self._changed.wait(0.05)
+            for answer in [
+                *self._arrived,
+                *(p.answer for p in self._ready),
+                *(r.answer for r in self.running.values()),
+            ]:
+                answer.cancel()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(5.0)
+
+    # --- preparing
+
+    def _prepare_all(self) -> None:
+        while (answer := self._next_arrived()) is not None:
+            try:
+                prepared = self._prepare(answer)
+            except Exception as error:  # told to the one who asked; the others go on
+                answer.close("error", error)
+                continue
+            with self._changed:
+                self._ready.append(prepared)
+                self._changed.notify_all()
+
+    def _next_arrived(self) -> Answer | None:
+        with self._changed:
+            while not self._arrived:
+                if self._closing:
+                    return None
+                self._changed.wait(0.5)
+            return self._arrived.popleft()
+
+    def _prepare(self, answer: Answer) -> Prepared:
+        request, manifest = answer.request, self.bundle.manifest
+        parts = segments(manifest.prompt, request.sample)
+        blocks, rows, names = [], {}, {}
+        start = manifest.vocab_size
+        for part in parts:
+            if "slot" in part:
+                block, name = self._slot(part["slot"], request)
+                rows[part["slot"]] = range(start, start + len(block))
+                names.update({start + i: (name, i) for i in range(len(block))})
+                start += len(block)
+                blocks.append(block)
+        ids = [] if manifest.bos is None else [manifest.bos]
+        ids += prompt_ids(parts, rows, self.bundle.tokenize)
+        wanted = manifest.max_new_tokens if request.max_new_tokens is None else request.max_new_tokens
+        limit = min(wanted, self.context - len(ids))
+        if limit < 1:
+            raise TooLong(f"the prompt has {len(ids)} tokens, and {self.context} is the context; make it shorter")
+        answer.prompt_tokens = len(ids)
+        embeds = self.bundle.embed(np.array([ids], np.int64), np.concatenate(blocks) if blocks else None)
+        return Prepared(answer, embeds, [names.get(i, i) for i in ids], limit)
+
+    def _slot(self, slot: str, request: Request) -> tuple[np.ndarray, Hashable]:
+        """The real feature rows [n, D] of a slot, and what to call them."""
+        inputs = self.bundle.manifest.slots[slot].inputs
+        known = all(name in request.keys for name in inputs)
+        key = (slot, *(request.keys[name] for name in inputs)) if known else (slot, object())
+        if key in self._features:
+            self._features.move_to_end(key)
+            return self._features[key], key
+        out, real = self.bundle.features(slot, [request.sample])
+        block = out[0] if real is None else out[0][real[0]]
+        if known:
+            self._features[key] = block
+            while len(self._features) > self._cached:
+                self._features.popitem(last=False)
+        return block, key
+
+    # --- decoding
+
+    def _decode_all(self) -> None:
+        while self._wait():
+            if self.slots is None:
+                self._group()
+            else:
+                self._join(self.slots)
+                self._step(self.slots)
+
+    def _wait(self) -> bool:
+        """Until there is something to decode; False when the engine is closed."""
+        with self._changed:
+            while not (self._ready or self.running):
+                if self._closing and not self._arrived:
+                    return False
+                self._changed.wait(0.5)
+        return True
+
+    def _join(self, slots: Slots) -> None:
+        """Prompts of waiting requests into free rows; one a step while others are decoded, so that none is held up."""
+        while len(self.running) < self.rows and self._ready:
+            prepared = self._ready.popleft()
+            answer = prepared.answer
+            if (why := answer.ends) is not None:
+                answer.close(why)
+                continue
+            free = [row for row in range(self.rows) if row not in self.running]
+            row, shared = slots.best(free, prepared.keys)
+            answer.cached_tokens = shared
+            others = bool(self.running)
+            self.running[row] = Running(
+                answer,
+                Text(self.bundle.tokenizer, answer.request.stop),
+                answer.request.sampling.generator(),
+                prepared.limit,
+            )
+            try:
+                self._take(row, slots.prefill(row, prepared.embeds[:, shared:], prepared.keys, shared))
+            except AssemblerError as error:
+                self._leave(row, "error", error)
+            if others:
+                return
+
+    def _step(self, slots: Slots) -> None:
+        for row, running in list(self.running.items()):
+            if (why := running.answer.ends) is not None:
+                self._leave(row, why)
+        if not self.running:
+            return
+        busy = sorted(self.running)
+        ids = np.zeros((busy[-1] + 1, 1), np.int64)
+        for row in busy:
+            ids[row] = self.running[row].token
+        try:
+            logits = slots.step(self.bundle.embed(ids, None), busy, [self.running[row].token for row in busy])
+        except AssemblerError as error:
+            for row in busy:
+                self._leave(row, "error", error)
+            return
+        self.steps += 1
+        for row in busy:
+            self._take(row, logits[row])
+
+    def _take(self, row: int, logits: np.ndarray) -> None:
+        """The next token of a row, given to the one who asked; the row is left when it was the last."""
+        running = self.running[row]
+        reason = advance(running, logits, self.stop)
+        self.tokens += 1
+        if reason is not None:
+            self._leave(row, reason)
+
+    def _leave(self, row: int, reason: str, error: Exception | None = None) -> None:
+        running = self.running.pop(row)
+        running.answer.give(running.text.rest())
+        self.answered += 1
+        running.answer.close(reason, error)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _group(self) -> None:
+        """All that wait, as one batch of a decoder whose cache grows; each leaves when it is done."""
+        taken = [self._ready.popleft() for _ in range(min(self.rows, len(self._ready)))]
+        lengths = np.array([p.embeds.shape[1] for p in taken], np.int64)
+        embeds = np.zeros((len(taken), lengths.max(), taken[0].embeds.shape[2]), taken[0].embeds.dtype)
+        for i, prepared in enumerate(taken):
+            embeds[i, -lengths[i] :] = prepared.embeds[0]  # padded on the left
+            request = prepared.answer.request
+            text = Text(self.bundle.tokenizer, request.stop)
+            self.running[i] = Running(prepared.answer, text, request.sampling.generator(), prepared.limit)
+        try:
+            decoding = self.bundle.decoding()
+            logits = decoding.start(embeds, lengths, max(p.limit for p in taken))
+            while self.running:
+                for row, running in list(self.running.items()):
+                    if (why := running.answer.ends) is not None:
+                        self._leave(row, why)
+                    else:
+                        self._take(row, logits[row])
+                if self.running:
+                    ids = [[self.running[i].token if i in self.running else 0] for i in range(len(taken))]
+                    logits = decoding.step(self.bundle.embed(np.array(ids, np.int64), None))
+                    self.steps += 1
+        except AssemblerError as error:
+            for row in list(self.running):
+                self._leave(row, "error", error)
+
+
+def advance(running: Running, logits: np.ndarray, stop: set[int]) -> str | None:
+    """Choose a row's next token and give its text; the reason why the answer ends with it, or None."""
+    answer = running.answer
+    token = answer.request.sampling.choose(logits, running.draws)
+    if token in stop:
+        return "stop"
+    running.token = token
+    answer.answer_tokens += 1
+    answer.give(running.text.add(token))
+    if running.text.stopped:
+        return "stop"
+    return "length" if answer.answer_tokens >= running.limit else None
+
+
+def key_of(content: bytes) -> str:
+    """The key of an input by the bytes it came as."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,79 @@
+"""Rows of one cache that stays where it is: each holds one request's keys and values and, afterwards, its prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import onnxruntime
+
+from assembler.bundle.decoding import DTYPES, PAST, PRESENT
+from assembler.errors import told
+
+
+class Slots:
+    """A decoder's in-place cache of `count` rows and `length` positions, on its device.
+
+    A prompt is run on one row, behind what that row already holds of it; then one step runs all rows up to the last
+    busy one together. A row that is idle in between takes a token that nobody reads, behind what it holds.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, device: str, count: int, length: int) -> None:
+        self.session, self.device, self.count, self.length = session, device, count, length
+        self.names = [x.name for x in session.get_outputs()]
+        self.past = [x for x in session.get_inputs() if x.name.startswith(PAST)]
+        make = onnxruntime.OrtValue.ortvalue_from_numpy
+        self._arrays = {x.name: np.zeros((count, x.shape[1], length, x.shape[3]), DTYPES[x.type]) for x in self.past}
+        self._buffers = {name: make(array, device) for name, array in self._arrays.items()}
+        self.held: list[list[Hashable]] = [[] for _ in range(count)]
+        """What each row's keys and values are of: token ids, or names of feature rows."""
+
+    def best(self, free: Sequence[int], keys: Sequence[Hashable]) -> tuple[int, int]:
+        """Of the free rows the one that already holds most of a prompt, and how much; never all of it."""
+        row = max(free, key=lambda row: (self._shared(row, keys), -row))
+        return row, min(self._shared(row, keys), len(keys) - 1)
+
+    def _shared(self, row: int, keys: Sequence[Hashable]) -> int:
+        return next((i for i, (a, b) in enumerate(zip(self.held[row], keys, strict=False)) if a != b),
+                    min(len(self.held[row]), len(keys)))  # fmt: skip
+
+    def prefill(self, row: int, embeds: np.ndarray, keys: Sequence[Hashable], shared: int) -> np.ndarray:
+        """Logits [V] after a prompt, of which `embeds` [1, T - shared, D] are the positions that the row lacks."""
+        self.held[row] = list(keys)
+        return self._run(row, row + 1, embeds, np.array([len(keys)], np.int64))[0]
+
+    def step(self, embeds: np.ndarray, busy: Sequence[int], keys: Sequence[Hashable]) -> np.ndarray:
+        """Logits [n, V] after one more token of each of the rows 0 to n - 1, of which `busy` are read.
+
+        `embeds` is [n, 1, D] and `keys` names the busy rows' tokens.
+        """
+        rows = len(embeds)
+        for row in range(rows):
+            if row not in busy and len(self.held[row]) == self.length:
+                self.held[row].pop()  # room for the token that nobody reads
+        for row, key in zip(busy, keys, strict=True):
+            self.held[row].append(key)
+        lengths = [len(self.held[row]) + (row not in busy) for row in range(rows)]
+        return self._run(0, rows, embeds, np.array(lengths, np.int64))
+
+    def _run(self, first: int, end: int, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        binding = self.session.io_binding()
+        mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+        binding.bind_cpu_input("inputs_embeds", np.ascontiguousarray(embeds))
+        binding.bind_cpu_input("attention_mask", mask)
+        for name in self.names:
+            if name == "logits":
+                binding.bind_output(name, "cpu")
+            else:
+                binding.bind_output(*self._view(name, name.replace(PRESENT, PAST), first, end))
+        for x in self.past:
+            binding.bind_input(*self._view(x.name, x.name, first, end))
+        with told("the bundle's decoder does not run; export again"):
+            self.session.run_with_iobinding(binding)
+        return binding.get_outputs()[self.names.index("logits")].numpy()
+
+    def _view(self, name: str, buffer: str, first: int, end: int) -> tuple:
+        """A range of rows of a buffer, as onnxruntime binds it."""
+        array = self._arrays[buffer]
+        place = self._buffers[buffer].data_ptr() + first * array.strides[0]
+        return name, self.device, 0, array.dtype.type, (end - first, *array.shape[1:]), place
