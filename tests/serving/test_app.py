@@ -220,12 +220,12 @@ def test_a_client_that_goes_away_frees_its_row(server):
 
 
 def test_when_too_many_wait_the_next_is_asked_to_come_later(folders):
-    running = Running(folders["in_place"], Limits(rows=1, context=256, waiting=1))
+    running = Running(folders["in_place"], Limits(rows=1, context=2000, waiting=1))
     try:
         engine = running.model.engine
-        held = [engine.submit(request(200))]
+        held = [engine.submit(request(1900))]
         next(iter(held[0]))  # it is in the only row
-        held.append(engine.submit(request(200)))
+        held.append(engine.submit(request(1900)))
         refused = post(running, {"messages": messages(0)})
         assert refused.status_code == 429 and refused.headers["retry-after"] == "1"
         for answer in held:
