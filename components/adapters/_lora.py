@@ -27,7 +27,7 @@ class LowRank(nn.Module):
         nn.init.zeros_(self.lora_B.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.lora_B(self.lora_A(self.dropout(x))) * self.scale  # [..., in] -> [..., out]
+        return self.lora_B(self.lora_A(self.dropout(x)) * self.scale)  # [..., in] -> [..., r] -> [..., out]
 
     @staticmethod
     def together(experts: list[LowRank], gates: Tensor, x: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class LowRankEmbedding(LowRank):
     """s B A[:, ids] on a table of `inputs` rows."""
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.lora_B(F.embedding(ids, self.lora_A.weight.T)) * self.scale  # [B, T] -> [B, T, out]
+        return self.lora_B(F.embedding(ids, self.lora_A.weight.T) * self.scale)  # [B, T] -> [B, T, out]
 
     def fold(self, weight: Tensor, bias: Tensor | None) -> Folded:
         return weight + self.delta().T, bias  # [vocabulary, out]
@@ -74,7 +74,7 @@ class LowRankConv(nn.Module):
         nn.init.zeros_(self.lora_B.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.lora_B(self.lora_A(self.dropout(x))) * self.scale
+        return self.lora_B(self.lora_A(self.dropout(x)) * self.scale)
 
     def fold(self, weight: Tensor, bias: Tensor | None) -> Folded:
         down, up = self.lora_A.weight, self.lora_B.weight.flatten(1)  # [r, in, k...], [out, r]

@@ -1,0 +1,160 @@
+"""Adapters beside PEFT's, in one run: outputs after the weights are moved over, step time and memory; and many at once.
+
+Times are of one forward and backward, paired, the order alternating; memory is what the forward keeps for the backward.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from assembler.adapters.book import adapters_of
+from assembler.adapters.files import load_adapter
+from components.adapters.lora import Lora
+from components.adapters.router import Router
+
+SIZE = {"vocab_size": 4000, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 6}
+SIZE |= {"num_attention_heads": 9, "num_key_value_heads": 3}
+LM: dict[str, Any] = {"task_type": "CAUSAL_LM"}
+ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+METHODS: dict[str, Callable[[], Any]] = {
+    "LoRA on q, v": lambda: peft.LoraConfig(r=8, target_modules=["q_proj", "v_proj"], **LM),
+    "LoRA on all linears": lambda: peft.LoraConfig(r=8, target_modules=ALL, **LM),
+    "DoRA on q, v": lambda: peft.LoraConfig(r=8, target_modules=["q_proj", "v_proj"], use_dora=True, **LM),
+    "(IA)3": lambda: peft.IA3Config(
+        target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"], **LM
+    ),
+    "prefix of 20": lambda: peft.PrefixTuningConfig(num_virtual_tokens=20, **LM),
+    "prompt of 20": lambda: peft.PromptTuningConfig(num_virtual_tokens=20, **LM),
+    "adaption prompt of 10": lambda: peft.AdaptionPromptConfig(adapter_len=10, adapter_layers=6, **LM),
+}
+POSITIONS = {"prefix of 20": 20}
+"""By how much PEFT moves the words' positions."""
+
+
+def host() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**SIZE)).requires_grad_(False)
+
+
+def logits(model: nn.Module, ids: Tensor, offset: int = 0) -> Tensor:
+    """What the model says about the words; PEFT's answers for its own prompt are cut off."""
+    places = torch.arange(offset, offset + ids.shape[1]).unsqueeze(0)
+    knobs = {} if isinstance(model, peft.PeftModel) else {"position_ids": places}
+    mask = torch.ones_like(ids)
+    return model(input_ids=ids, attention_mask=mask, use_cache=False, **knobs).logits[:, -ids.shape[1] :]
+
+
+def seconds(model: nn.Module, ids: Tensor) -> float:
+    """One forward and backward."""
+    start = time.perf_counter()
+    logits(model, ids).logsumexp(-1).mean().backward()
+    return time.perf_counter() - start
+
+
+def kept(model: nn.Module, ids: Tensor) -> int:
+    """Bytes that one forward keeps for its backward, beside the model's own weights."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    found: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    alive = []
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        alive.append(logits(model, ids).logsumexp(-1).mean())
+    return sum(found.values())
+
+
+def paired(ours: nn.Module, theirs: nn.Module, ids: Tensor, pairs: int) -> str:
+    """The median ratio of step times, with its quartiles."""
+    for model in (ours, theirs) * 2:
+        seconds(model, ids)
+    ratios = []
+    for index in range(pairs):
+        times = {}
+        for model in (ours, theirs) if index % 2 else (theirs, ours):
+            times[model is ours] = seconds(model, ids)
+        ratios.append(times[True] / times[False])
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:.3f} (quartiles {low:.3f} to {high:.3f})"
+
+
+def beside_peft(name: str, ids: Tensor, pairs: int) -> list[tuple[str, str, str]]:
+    """One method: ours over PEFT's."""
+    theirs = peft.get_peft_model(host(), METHODS[name]()).train()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    ours = host()
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        load_adapter(ours, Path(folder), "tune")
+    ours.train()
+    with torch.no_grad():
+        far = (logits(ours, ids, POSITIONS.get(name, 0)) - logits(theirs, ids)).abs().max()
+    return [
+        (f"{name}: largest difference of logits to PEFT's", f"{far:.1e}", "<= 1e-5"),
+        (f"{name}: step time, ours / PEFT's", paired(ours, theirs, ids, pairs), "<= 1.00"),
+        (f"{name}: memory for the backward, ours / PEFT's", f"{kept(ours, ids) / kept(theirs, ids):.3f}", "<= 1.00"),
+    ]
+
+
+def routed(count: int) -> nn.Module:
+    """A host with LoRAs on q and v, two for each token by a router."""
+    model = host()
+    names = [f"l{i}" for i in range(count)]
+    for seed, name in enumerate(names):
+        Lora(host="h", rank=8).attach(model, name, seed)
+    composition = f"route({', '.join(names)}, by=gate)"
+    Router(host="h", top=2).attach(model, "gate", 0, composition=composition)
+    book = adapters_of(model)
+    assert book is not None
+    book.activate(composition)
+    return model.train()
+
+
+def many(ids: Tensor, pairs: int) -> list[tuple[str, str, str]]:
+    """Routing over more and more LoRAs, and switching between them."""
+    one, sixty_four = routed(1), routed(64)
+    found = [
+        ("64 LoRAs routed by token, step time over 1", paired(sixty_four, one, ids, pairs), "far below 64"),
+        ("64 LoRAs routed by token, step time over the bare host", paired(sixty_four, bare(), ids, pairs), "-"),
+    ]
+    book = adapters_of(sixty_four)
+    assert book is not None
+    times = []
+    for index in range(40):
+        start = time.perf_counter()
+        book.activate(f"l{index}")
+        times.append(time.perf_counter() - start)
+    return [*found, ("switching the active LoRA of 64", f"{1e3 * statistics.median(times):.2f} ms", "-")]
+
+
+def bare() -> nn.Module:
+    """The host alone, with a gradient to its embeddings so that it has a backward."""
+    model = copy.deepcopy(host())
+    model.model.embed_tokens.weight.requires_grad_(True)
+    return model.train()
+
+
+def rows(pairs: int = 30) -> list[tuple[str, str, str]]:
+    """(what, figure, target)."""
+    ids = torch.randint(0, SIZE["vocab_size"], (4, 128), generator=torch.Generator().manual_seed(0))
+    found = [row for name in METHODS for row in beside_peft(name, ids, pairs)]
+    return [*found, *many(ids, pairs)]
