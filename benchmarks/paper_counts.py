@@ -50,15 +50,67 @@ def clinical(what: str, figure: str, **part: Any) -> Row:
     return Row("5 clinical-llama-lora", "clinical-lora", f"LLaMA-7B, {what}", ("tune",), figure, CLINICAL, tune)
 
 
-def lora(rank: int) -> dict[str, Any]:
-    return {"type": "adapter.lora", "sites": QV, "rank": rank}
-
-
 def lstm() -> dict[str, Any]:
     return {"type": "adapter.soft_prompt", "length": 20, "encoder": "lstm", "hidden": 256, "depth": 4}
 
 
+def lora(rank: int) -> dict[str, Any]:
+    return {"type": "adapter.lora", "sites": QV, "rank": rank}
+
+
+LIBRARY = "paper of the adapters library, table 5"
+
+
+def roberta(what: str, figure: str, source: str = LIBRARY, **part: Any) -> Row:
+    """A method on RoBERTa-base."""
+    tune = {"tune": {"host": "tasks", **part}}
+    return Row("37 adapters-lib", "adapterfusion", f"RoBERTa-base, {what}", ("tune",), figure, source, tune)
+
+
+def bottleneck(name: str, **part: Any) -> dict[str, Any]:
+    return {"type": f"adapter.{name}", **part}
+
+
+TEXT_ROWS: tuple[Row, ...] = (
+    roberta("two bottlenecks, reduction 64", "461,088", **bottleneck("houlsby", size=12, norms=False)),
+    roberta("two bottlenecks, reduction 2", "14,183,424", **bottleneck("houlsby", size=384, norms=False)),
+    roberta("one bottleneck, reduction 64", "230,544", **bottleneck("pfeiffer", reduction=64)),
+    roberta("one bottleneck, reduction 2", "7,091,712", **bottleneck("pfeiffer", reduction=2)),
+    roberta("parallel, reduction 64", "230,544", **bottleneck("parallel", size=12)),
+    roberta("parallel, reduction 2", "7,091,712", **bottleneck("parallel", size=384)),
+    roberta("Compacter, reduction 16", "58,816", **bottleneck("compacter", reduction=16)),
+    roberta("Compacter, reduction 4", "69,184", **bottleneck("compacter", reduction=4)),
+    roberta("prefix of 5, 32 inside", "636,704", **bottleneck("prefix", length=5, bottleneck=32)),
+    roberta("prefix of 200, 512 inside", "10,002,944", **bottleneck("prefix", length=200, bottleneck=512)),
+    roberta("LoRA r=4 on q, v", "147,456", **lora(4)),
+    roberta("LoRA r=200 on q, v", "7,372,800", **lora(200)),
+    roberta("(IA)3", "55,296", **bottleneck("ia3")),
+    Row("36 adapterfusion", "adapterfusion", "RoBERTa-base, the fusion", ("mix",), "", "no figure read"),
+    Row("52 houlsby", "houlsby", "BERT-base, m=64, with norms", ("tune",), "2,417,664", "computed"),
+    Row(
+        "57 mad-x",
+        "mad-x",
+        "XLM-R base, language, words and task",
+        ("english", "english_words", "task"),
+        "8.25M",
+        "paper, section 7",
+        why="the figure leaves out the 24,768 biases",
+    ),
+    Row("86 adaptformer", "adaptformer", "ViT-B/16, m=64", ("tune",), "", "no figure read"),
+    Row(
+        "82 llama-adapter",
+        "llama-adapter",
+        "LLaMA-7B, text alone",
+        ("tune",),
+        "1.2M",
+        "abstract",
+        {"tune": {"type": "adapter.llama_adapter", "host": "talk"}},
+    ),
+)
+
+
 ROWS: tuple[Row, ...] = (
+    *TEXT_ROWS,
     clinical("LoRA r=16 on q, v", "8,388,608", **lora(16)),
     clinical("prefix of 20", "5,242,880", type="adapter.prefix", length=20),
     clinical("prompt of 15", "61,440", type="adapter.soft_prompt", length=15),
@@ -97,7 +149,9 @@ def count(row: Row) -> int:
     """The parameters of what a row names, in its spec."""
     spec = read(GALLERY / f"{row.spec}.yaml")
     if row.adapters is not None:
-        tree = {**spec.tree, "adapters": row.adapters, "stages": []}
+        fed = {f"-> {name}." for name in spec.tree.get("adapters", {})}
+        edges = [edge for edge in spec.tree.get("edges", []) if not any(port in edge for port in fed)]
+        tree = {**spec.tree, "adapters": row.adapters, "compose": {}, "edges": edges, "stages": []}
         spec = Spec(spec.path, Document.model_validate(tree), tree)
     assembly = compile_graph(check(spec), device="meta")
     sizes = {key: parameter.numel() for key, parameter in assembly.named_parameters()}
