@@ -203,6 +203,23 @@ def test_word_by_word_with_the_cache_it_computes_what_it_does_at_once(name):
             torch.testing.assert_close(part, whole[:, start:stop], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [c.values[0] for c in CASES if c.values[1] == "llama"])
+def test_layers_computed_anew_in_the_backward_give_the_same_gradients(name):
+    case, host, names = adapted(str(name), "llama")
+    host.requires_grad_(False)
+    mine = {key: p.requires_grad_(True) for key, p in host.named_parameters() if key in names}
+    stir(host, names)
+    gradients = []
+    for anew in (False, True):
+        if anew:
+            host.gradient_checkpointing_enable({"use_reentrant": False})
+        host.train().zero_grad()
+        torch.manual_seed(0)
+        (case.run(host).pow(2).sum() + auxiliary(host)).backward()
+        gradients.append({key: p.grad.clone() for key, p in mine.items() if p.grad is not None})
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
 @once
 def test_a_copy_of_the_host_has_its_own_adapter(name, family):
     case, host, names = adapted(name, family)
