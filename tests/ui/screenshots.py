@@ -26,8 +26,8 @@ SPEC = """\
 assembler: 1
 name: digits
 nodes:
-  photo: {type: input.image, size: [32, 32], channels: 3}
-  eyes: {type: encoder.timm, model: test_efficientnet, layer: -3}
+  photo: {type: input.image, size: [64, 64]}
+  eyes: {type: encoder.timm, model: test_efficientnet}
   bridge: {type: projector.mlp, norm: true}
   talk:
     type: backbone.causal_lm

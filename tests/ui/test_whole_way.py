@@ -79,10 +79,12 @@ def test_from_an_empty_canvas_to_a_bundle_on_the_disk(page, server, tmp_path):
     page.goto(server.url)
     expect(page.get_by_text("An empty canvas")).to_be_visible()
     draw(page)
-    page.once("dialog", lambda dialog: dialog.accept("first"))
     page.get_by_role("button", name="Save", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("textbox").fill("first")
+    dialog.get_by_role("button", name="Save", exact=True).click()
     saved = server.workspace / "specs" / "first.yaml"
-    expect(page.get_by_role("toolbar")).to_contain_text("saved")
+    expect(page.get_by_role("toolbar")).to_contain_text("saved", timeout=SLOW)
     assert check(read(saved)).problems == []
     drawn = read(saved).document.model_dump(exclude={"layout"})
     assert drawn == parse(BY_HAND).document.model_dump(exclude={"layout"})
