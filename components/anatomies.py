@@ -167,6 +167,7 @@ TIMM_POINTS: Points = {
     "layers.{i}.attn.out": ("blocks.{i}.drop_path1", "out"),
     "layers.{i}.mlp.out": ("blocks.{i}.drop_path2", "out"),
 }
+POINT_TRANSFORMER: Sites = {**nested("blocks", TIMM), "embed": "encoder", "final": "norm"}
 # open_clip's attention reads the weights of its projections and never calls them, so that q, k, v and o are no sites.
 OPEN_CLIP_BLOCKS: Sites = {
     "layers.{i}": "transformer.resblocks.{i}",
@@ -269,7 +270,7 @@ HOSTS: dict[str, tuple[tuple[str, ...], Sites]] = {
     ),
     "clip_text": (("CLIPTextModel",), CLIP_TEXT),
     "clip_vision": (("CLIPVisionModel",), CLIP_VISION),
-    "dinov2": (("Dinov2Model",), DINOV2),
+    "dinov2": (("Dinov2Model", "Dinov2WithRegistersModel"), DINOV2),
     "gemma2": (("Gemma2Model", "Gemma3TextModel"), GEMMA2),
     "gpt2": (("GPT2Model",), GPT2),
     "llama": (("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model", "GemmaModel", "SmolLM3Model"), LLAMA),
@@ -278,6 +279,7 @@ HOSTS: dict[str, tuple[tuple[str, ...], Sites]] = {
     "siglip_vision": (("SiglipVisionModel",), SIGLIP_VISION),
     "open_clip_text": (("open_clip.transformer.TextTransformer",), OPEN_CLIP_TEXT),
     "open_clip_vision": (("open_clip.transformer.VisionTransformer",), OPEN_CLIP_VISION),
+    "point_transformer": (("PointTransformerTower",), POINT_TRANSFORMER),
     "t5": (("T5Model", "T5ForConditionalGeneration"), {**T5, "head": "lm_head"}),
     "t5_encoder": (
         ("T5EncoderModel",),
@@ -294,6 +296,7 @@ POINTS: dict[str, Points] = {
     "dinov2": DINOV2_POINTS,
     "open_clip_text": OPEN_CLIP_POINTS,
     "open_clip_vision": OPEN_CLIP_POINTS,
+    "point_transformer": nested_points("blocks", TIMM_POINTS),
     "t5": T5_POINTS,
     "t5_encoder": nested_points("encoder", T5_ENCODER_POINTS),
 }
@@ -317,6 +320,7 @@ WRAPPERS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("RobertaForTokenClassification", "XLMRobertaForTokenClassification"): ("bert", "roberta", "classifier"),
     ("ASTForAudioClassification",): ("ast", "audio_spectrogram_transformer", "classifier.dense"),
     ("Dinov2ForImageClassification",): ("dinov2", "dinov2", "classifier"),
+    ("Dinov2WithRegistersForImageClassification",): ("dinov2", "dinov2_with_registers", "classifier"),
     ("ViTForImageClassification",): ("vit", "vit", "classifier"),
     ("CLIPVisionModelWithProjection",): ("clip_vision", "vision_model", "visual_projection"),
     ("CLIPTextModelWithProjection",): ("clip_text", "text_model", "text_projection"),

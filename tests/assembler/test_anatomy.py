@@ -23,6 +23,7 @@ from assembler.anatomy import (
 )
 from assembler.errors import AssemblerError
 from components.anatomies import ANATOMIES, HOSTS, WRAPPERS
+from components.encoders._point_transformer import PointTransformerTower
 
 SIZE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 TEXT = {**SIZE, "vocab_size": 32, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -43,6 +44,7 @@ STABLE = {**AUDIO, "do_stable_layer_norm": True}
 AST = {**SIZE, "max_length": 32, "num_mel_bins": 16}
 CLIP = {"text_config": {**TEXT, "projection_dim": 16}, "vision_config": {**VISION, "projection_dim": 16}}
 SIGLIP = {"text_config": TEXT, "vision_config": VISION}
+POINTS = {"groups": 4, "neighbours": 4, "width": 16, "depth": 2, "heads": 2, "drop_path": 0.0}
 
 ATTN = [f"layers.{{i}}.attn{leaf}" for leaf in ("", ".q", ".k", ".v", ".o")]
 LAYER = ["layers.{i}", "layers.{i}.norm1", "layers.{i}.norm2", "layers.{i}.mlp.up", "layers.{i}.mlp.down", *ATTN]
@@ -123,8 +125,12 @@ CASES: dict[str, Case] = {
     },
     "ASTModel": hf("ASTModel", "ASTConfig", AST, PLAIN),
     "ASTForAudioClassification": hf("ASTForAudioClassification", "ASTConfig", AST, [*PLAIN, "head"]),
-    "Dinov2Model": hf("Dinov2Model", "Dinov2Config", VISION, PLAIN),
-    "Dinov2ForImageClassification": hf("Dinov2ForImageClassification", "Dinov2Config", VISION, [*PLAIN, "head"]),
+    **{
+        f"{name}{kind}": hf(f"{name}{kind}", f"{name}Config", VISION, sites)
+        for name in ("Dinov2", "Dinov2WithRegisters")
+        for kind, sites in (("Model", PLAIN), ("ForImageClassification", [*PLAIN, "head"]))
+    },
+    "PointTransformerTower": (lambda: PointTransformerTower(3, None, False, False, **POINTS), FUSED),
     "ViTModel": hf("ViTModel", "ViTConfig", VISION, PLAIN),
     "ViTForImageClassification": hf("ViTForImageClassification", "ViTConfig", VISION, [*PLAIN, "head"]),
     "CLIPModel": hf("CLIPModel", "CLIPConfig", CLIP, TOWERS_HEAD),
