@@ -17,7 +17,8 @@ from torch import nn
 from assembler.adapters import blocks
 from assembler.adapters.attention import Intercept
 from assembler.adapters.compose import program
-from assembler.adapters.host import Host, Wire, on_device
+from assembler.adapters.host import Host
+from assembler.adapters.pieces import Wire, on_device
 from assembler.adapters.tap import Cell, Insert, Point, Tap, foldable, on_slice, weight_and_bias
 from assembler.anatomy import anatomy_of, joined
 from assembler.errors import AssemblerError
