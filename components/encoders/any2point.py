@@ -92,6 +92,7 @@ class Any2Point(PointsEncoder, EncoderPart):
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
         config = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
         text = {**config, "model_type": "clip_text_model", "vocab_size": 40, "max_position_embeddings": 12}
+        text |= {"bos_token_id": 1, "eos_token_id": 2}
         image = {**config, "model_type": "dinov2", "image_size": 16, "patch_size": 4, "mlp_ratio": 2}
         sizes: dict[str, Any] = {"tokens": 8, "neighbours": 4, "embed": 3, "rank": 2, "voxel": 1.0}
         return [

@@ -53,7 +53,6 @@ class PointTransformer(PointsEncoder, LayeredEncoder):
         return [
             (cls.after_points(**small), count(3)),
             (cls.after_points(extra=3, short="repeat", mix=True, output="pooled", **small), count(6) + depth + 2),
-            (cls.after_points(points=10, layer=0, **small), None),
         ]
 
     @model_validator(mode="after")

@@ -41,7 +41,7 @@ class TemporalPool(Part):
             }
             return {"nodes": nodes, "edges": ["film -> eyes", "eyes -> part"]}
 
-        return [(spec(), 0), (spec(how="max"), 0), (spec(how="attention", frames=2), 64)]
+        return [(spec(), 0), (spec(how="attention", frames=2), 64)]
 
     def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
         source = inputs["in"]
