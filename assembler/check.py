@@ -410,8 +410,12 @@ def _check_stages(graph: Graph) -> None:
                 near = nearest(name, document.nodes)
                 keys = ("stages", index, "objectives", place)
                 _add(graph, f"stages.{stage.name}: there is no node {name[:80]}{near}", keys)
+            elif name in graph.parts and not graph.parts[name].gives_loss():
+                message = f"stages.{stage.name}: {name} ({graph.parts[name].type}) gives no loss"
+                more = "; set `pretrain: true` there" if hasattr(graph.parts[name], "pretrain") else "; name a head"
+                _add(graph, message + more, ("stages", index, "objectives", place), node=name)
     if document.stages and document.data is None:
         _add(graph, "stages: there is nothing to train on; add `data`", ("stages",))
     whole = len(graph.order) == len(document.nodes)
-    if document.stages and whole and not graph.objectives:
+    if document.stages and whole and not any(part.gives_loss() for part in graph.parts.values()):
         _add(graph, "stages: no node gives a loss; add a backbone or a head", ("stages",))

@@ -135,6 +135,9 @@ class Assembly(nn.Module):
     def only(self, objectives: Sequence[str] | None) -> None:
         """Count the losses of these nodes alone, and compute only what they need; None counts all."""
         self.counted = None if objectives is None else tuple(objectives)
+        for node, module in self.nodes.items():
+            if hasattr(type(module), "asked"):
+                module.asked = node in (self.counted or ())  # type: ignore[assignment]
 
     def features(self, target: str, batch: dict[str, Tensor]) -> list[Any]:
         """The values on the wires into `target`, in the order of its ports; nothing after them is computed.

@@ -42,7 +42,8 @@ class Part(BaseModel):
     returns is called with the tensors named in `extras` (made by `collator`) and then one tensor a wired port, in the
     order of `ports`. Those extras that are also `targets` exist only in learning; the module gets None for them when
     it serves. An `objective` returns a dict with `loss`; every other module returns one tensor, and may leave a scalar
-    in its `auxiliary_loss` while it trains, which is added to the loss.
+    in its `auxiliary_loss` while it trains, which is added to the loss. Where the module of a node has `asked`, it is
+    set while the `objectives` of a stage name the node.
 
     `masks` says what the part does with a ragged wire (samples of different lengths): it is `refused`; its module works
     on each position alone, so that the mask is `kept` and goes past it; or the module's `own` forward takes and gives
@@ -73,6 +74,10 @@ class Part(BaseModel):
     def columns(self, node: str, wired: Collection[str]) -> dict[str, str]:
         """Data columns this node reads and the kind of each, from KINDS; `wired` are the ports with a wire."""
         return {}
+
+    def gives_loss(self) -> bool:
+        """Whether a stage can learn by this part: an objective, or one whose module leaves an `auxiliary_loss`."""
+        return self.objective or bool(getattr(self, "auxiliary", False))
 
     def pieces(self) -> tuple[str, ...]:
         """Submodules that a stage may train by themselves, as NODE.piece, even where the rest is frozen."""
