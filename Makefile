@@ -12,7 +12,8 @@ demo: .venv/ready
 	$(BIN)/python -m assembler.demo
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/ui
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest tests/ui
 
 lint: .venv/ready
 	$(BIN)/ruff check .
