@@ -27,7 +27,7 @@ class ScMambaEncoder(GeneEncoder):
     and C are made of u; W_out((y ahead + y back) * SiLU(z)). A starts as -1..-state, D as 1, and dt between 0.001 and
     0.1. The order of the genes is that of the input. `pooled` joins what stands at three CLS vectors, at the start, in
     the middle and at the end. With `pretrain`, a stage whose `objectives` name this node hides 15 % of the values that
-    are not 0 and learns their squared error. Source: scMamba (bioRxiv, "A Pre-Trained Model for Single-Nucleus RNA
+    are not 0 and learns their squared error. Source: scMamba ("A Pre-Trained Model for Single-Nucleus RNA
     Sequencing Analysis in Neurodegenerative Disorders"); Mamba is arXiv 2312.00752.
     Parameters: 2d + Vd + layers * (d + 2d di + 2 (4di + di + di (r + 2n) + r di + di + n di + di) + di d) + d, where
     di = expand * d, n = state, r = ceil(d / 16), V = genes up to a multiple of 8; with `pooled` also d, with `pretrain`
