@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from assembler.bundle.manifest import Processor
 from assembler.bundle.processor import tensors
 from assembler.errors import AssemblerError
 from assembler.graph import Graph
-from assembler.rows import Plain, Row, Rows, Subset, as_rows
+from assembler.rows import Placed, Plain, Row, Rows, Subset, as_rows
 
 
 class Batches:
@@ -44,10 +45,17 @@ class Batches:
         """The input nodes' tensors alone, with their masks."""
         found: dict[str, Tensor] = {}
         for node, (column, processor) in self.inputs.items():
-            made = [tensors(row[column], processor, self.masked[node], self.base) for row in rows]
+            made = [self._made(node, row, column, processor) for row in rows]
             for key in made[0]:
                 found[f"{node}_{key}" if key else node] = torch.from_numpy(np.stack([one[key] for one in made]))
         return found
+
+    def _made(self, node: str, row: Row, column: str, processor: Processor) -> dict[str, np.ndarray]:
+        try:
+            return tensors(row[column], processor, self.masked[node], self.base)
+        except AssemblerError as error:
+            place = f"{row.place}: " if isinstance(row, Placed) else ""
+            raise AssemblerError(f"{place}{column}: {error}") from error
 
 
 def left_padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -62,20 +70,40 @@ def split(graph: Graph) -> tuple[Rows, Rows]:
     """(rows to learn from, rows held out). Each row's side is settled by a hash of its key and the seed.
 
     Rows that are known by what they hold stay on their side whatever rows come and go around them; of rows that are
-    known by their number alone exactly the share `held_out` is held out.
+    known by their number alone exactly the share `held_out` is held out. With `on_bad: skip` the rows that cannot be
+    read are left out of both, and are in `graph.bad`.
+
+    Raises:
+        AssemblerError: there is nothing to learn from, or a row is not written as it must be.
     """
     data = graph.document.data
     if data is None or graph.dataset is None:
         raise AssemblerError(f"{graph.spec.path}: there is no `data` to learn from; add it")
     rows = as_rows(graph.dataset.rows(graph.base))
+    if data.on_bad == "fail":
+        rows.require()
+    elif graph.bad is None:
+        graph.bad = bad_rows(graph, rows)
     place = [hashlib.sha256(f"{data.seed}:{rows.key(i)}".encode()).digest() for i in range(len(rows))]
     if isinstance(rows, Plain):
         cut = round(len(rows) * data.held_out)
         held = set(sorted(range(len(rows)), key=lambda i: place[i])[:cut])
     else:
         bound = int(data.held_out * 2**64)
-        held = {i for i, key in enumerate(place) if int.from_bytes(key[:8]) < bound}
-    learned = [i for i in range(len(rows)) if i not in held]
+        held = {i for i, key in enumerate(place) if int.from_bytes(key[:8]) < bound and not rows.only_learned(i)}
+    good = [i for i in range(len(rows)) if i not in (graph.bad or ())]
+    learned = [i for i in good if i not in held]
     if not learned:
-        raise AssemblerError(f"{graph.spec.path}: data: {data.type} has {len(rows)} rows, none of them to learn from")
-    return Subset(rows, learned), Subset(rows, sorted(held))
+        raise AssemblerError(f"{graph.spec.path}: data: {data.type} has {len(good)} rows, none of them to learn from")
+    return Subset(rows, learned), Subset(rows, [i for i in good if i in held])
+
+
+def bad_rows(graph: Graph, rows: Rows) -> dict[int, str]:
+    """Index of each row that cannot be made into a batch -> the sentence that says why; every file is opened."""
+    batches, found = Batches(graph), {}
+    for index in range(len(rows)):
+        try:
+            batches([rows[index]])
+        except AssemblerError as error:
+            found[index] = str(error)
+    return found

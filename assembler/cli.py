@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -125,6 +125,31 @@ def fetch(spec: SpecPath) -> None:
         found = fetch_weights(graph, lambda source: status.update(f"weights of {source}"))
     for source, path in found.items():
         typer.echo(f"{source}: {path}")
+
+
+@command("assembler data fetch tuxpaint")
+def data(
+    what: Annotated[Literal["fetch"], typer.Argument(metavar="fetch", help="What to do.", show_default=False)],
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A ready-made set; none: list them.")] = None,
+) -> None:
+    """Bring a ready-made set of real data to this computer and prepare it; without a NAME say which there are."""
+    from assembler import registry
+    from assembler.suggest import nearest
+
+    parts: dict[str, Any] = dict(registry.parts())
+    found = {key.removeprefix("dataset."): cls for key, cls in parts.items() if hasattr(cls, "licence")}
+    if name is None:
+        for key, cls in found.items():
+            typer.echo(f"{key}: {cls.source}. {cls.licence}")
+        return
+    if name not in found:
+        raise AssemblerError(
+            f"there is no ready-made set {name}{nearest(name, found)}; `assembler data fetch` lists them"
+        )
+    chosen = found[name]()
+    chosen.fetch(Path(), lambda what: typer.echo(f"fetching {what}", err=True))
+    typer.echo(f"{len(chosen.rows(Path())):,} samples in {chosen.folder}")
+    typer.echo(f"licence: {chosen.licence}")
 
 
 @command("assembler summary exports/gallery/digits.yaml --json")

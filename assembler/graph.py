@@ -28,6 +28,9 @@ class Graph:
     values: dict[str, Value | None] = field(default_factory=dict)
     wants: dict[str, Dim] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    bad: dict[int, str] | None = None
+    """With `on_bad: skip`, once they are looked for: the data rows that cannot be read, and why."""
+
     dangling: set[str] = field(default_factory=set)
     """Nodes at one end of a wire whose other end is broken: what they lack is not their own problem."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -29,7 +30,22 @@ MAX_PIXELS = 2**28
 PICTURES = frozenset([".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"])
 
 
-def open_sound(path: Path) -> Sound:
+class Held(io.BytesIO):
+    """A file's content in memory, called `name`, for the readers of pictures and sounds."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self.name = name
+
+    def __str__(self) -> str:
+        return self.name
+
+    def exists(self) -> bool:
+        """It is there."""
+        return True
+
+
+def open_sound(path: Path | Held) -> Sound:
     """The sound in a file of any rate and any number of channels, which are averaged into one.
 
     Raises:
@@ -53,7 +69,7 @@ def open_sound(path: Path) -> Sound:
     return Sound(samples.mean(axis=1), rate)
 
 
-def _check_sound(path: Path, file: Any) -> None:
+def _check_sound(path: Path | Held, file: Any) -> None:
     """Refuse what a header promises, before anything is read."""
     rate, frames = file.samplerate, file.frames
     if frames == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -13,6 +13,19 @@ from assembler.errors import AssemblerError
 from assembler.readers import READERS
 
 Row = dict[str, Any]
+
+
+class Placed(dict[str, Any]):
+    """A row that knows its place, so that what is wrong with it is told with it wherever that turns out."""
+
+    place = ""
+
+    @classmethod
+    def at(cls, place: str, row: Row) -> Placed:
+        """The row, at its place."""
+        found = cls(row)
+        found.place = place
+        return found
 
 
 class Rows(Sequence[Row]):
@@ -42,6 +55,17 @@ class Rows(Sequence[Row]):
         """Where the row stands: a file and line, or its number."""
         return f"row {index}"
 
+    def only_learned(self, index: int) -> bool:
+        """Whether the row is never held out, such as a synthetic one."""
+        return False
+
+    def require(self) -> None:
+        """See that every row is written as it must be, without opening a file.
+
+        Raises:
+            AssemblerError: the first row that is not.
+        """
+
     @overload
     def __getitem__(self, index: int) -> Row: ...
     @overload
@@ -49,10 +73,11 @@ class Rows(Sequence[Row]):
     def __getitem__(self, index: int | slice) -> Row | Subset:
         if isinstance(index, slice):
             return Subset(self, range(len(self))[index])
-        return self.row(range(len(self))[index])
+        index = range(len(self))[index]
+        return Placed.at(self.place(index), self.row(index))
 
     def __iter__(self) -> Iterator[Row]:
-        return (self.row(index) for index in range(len(self)))
+        return (self[index] for index in range(len(self)))
 
 
 class Subset(Rows):
@@ -76,6 +101,9 @@ class Subset(Rows):
     def place(self, index: int) -> str:
         return self.rows.place(self.indices[index])
 
+    def only_learned(self, index: int) -> bool:
+        return self.rows.only_learned(self.indices[index])
+
 
 class Plain(Rows):
     """Rows that are all in memory, known by their number."""
@@ -96,21 +124,30 @@ class Plain(Rows):
 class FileRows(Rows):
     """Rows of a manifest: texts and numbers as they stand, and the files that the columns of other kinds name.
 
-    `kinds` gives each column's kind; `places` where each row stands. A file's path is relative to `folder` and leads
-    nowhere out of it.
+    `kinds` gives each column's kind; `places` where each row stands; `problems` what is wrong with a row as it is
+    written. A file's path is relative to `folder` and leads nowhere out of it.
     """
 
-    def __init__(self, rows: Sequence[Row], kinds: dict[str, str], folder: Path, places: Sequence[str]) -> None:
-        self.rows, self.folder, self.places = rows, folder.resolve(), places
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        kinds: dict[str, str],
+        folder: Path,
+        places: Sequence[str],
+        problems: Mapping[int, str] | None = None,
+    ) -> None:
+        self.rows, self.folder, self.places, self.problems = rows, folder.resolve(), places, problems or {}
         self.files = {name: READERS[kind] for name, kind in kinds.items() if kind in READERS}
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def row(self, index: int) -> Row:
+        if index in self.problems:
+            raise AssemblerError(f"{self.places[index]}: {self.problems[index]}")
         row = self.rows[index]
         try:
-            return {**row, **{name: self._open(row[name], reader) for name, reader in self.files.items()}}
+            return {**row, **{name: self.opened(row[name], reader) for name, reader in self.files.items()}}
         except AssemblerError as error:
             raise AssemblerError(f"{self.places[index]}: {error}") from error
 
@@ -118,12 +155,17 @@ class FileRows(Rows):
         return self.rows[index]
 
     def key(self, index: int) -> str:
-        return digest(json.dumps(self.rows[index], sort_keys=True, ensure_ascii=False).encode())
+        return digest(json.dumps(self.rows[index], sort_keys=True, ensure_ascii=False, default=repr).encode())
 
     def place(self, index: int) -> str:
         return self.places[index]
 
-    def _open(self, name: str, reader: Callable[[Path], Any]) -> Any:
+    def require(self) -> None:
+        if self.problems:
+            self.row(min(self.problems))
+
+    def opened(self, name: str, reader: Callable[[Path], Any]) -> Any:
+        """The sample in the file `name`."""
         return reader(inside(self.folder, name))
 
 

@@ -2,6 +2,7 @@
 
 RUN/spec.yaml           the spec, with `--set` applied
 RUN/run.json            the folder its relative sources start from, and the digests of its weights
+RUN/skipped.json        with on_bad: skip, the number of each data row that is left out, and why
 RUN/metrics.jsonl       one line a step: stage, step, loss, lr, time
 RUN/stages/NAME/        checkpoints while the stage runs; learned.safetensors when it is done
 RUN/samples/            with --watch: a few held-out rows, and the answers to them as the model learns
@@ -52,6 +53,11 @@ class Run:
     def spec_path(self) -> Path:
         """The spec the run is trained from."""
         return self.folder / "spec.yaml"
+
+    @property
+    def skipped_path(self) -> Path:
+        """The data rows that are left out, and why."""
+        return self.folder / "skipped.json"
 
     @property
     def metrics_path(self) -> Path:
@@ -116,6 +122,16 @@ class Run:
         record = Record(base=str(graph.base.resolve()), weights=weight_digests(graph))
         write_text(self.folder / "run.json", record.model_dump_json(indent=2) + "\n")
         write_text(self.spec_path, graph.spec.dump())
+
+    def keep_bad(self, graph: Graph) -> None:
+        """Note the data rows that are left out, so that a run that is resumed leaves out the same."""
+        if graph.bad is not None and not self.skipped_path.exists():
+            write_text(self.skipped_path, json.dumps(graph.bad, indent=1) + "\n")
+
+    def recall_bad(self, graph: Graph) -> None:
+        """Leave out the data rows that the run began without."""
+        if self.skipped_path.exists():
+            graph.bad = {int(index): why for index, why in json.loads(self.skipped_path.read_bytes()).items()}
 
     def check_weights(self, graph: Graph) -> None:
         """See that the files of the weights are those that the run began with.
@@ -206,6 +222,7 @@ def graph_of(folder: Path) -> Graph:
     run = Run(folder)
     graph = fetched_graph(run.spec())
     run.check_weights(graph)
+    run.recall_bad(graph)
     return graph
 
 

@@ -51,13 +51,17 @@ class Stage(Strict):
 
 
 class Data(Strict):
-    """Where samples come from: a dataset part, how its columns feed inputs and slots, and what is held out."""
+    """Where samples come from: a dataset part, how its columns feed inputs and slots, and what is held out.
+
+    A row that cannot be read ends the run, or with `on_bad: skip` is left out, counted and named.
+    """
 
     type: str
     options: dict[str, Any] = {}
     columns: dict[str, str] = {}
     held_out: float = Field(0.2, ge=0, lt=1)
     seed: int = Field(0, ge=0, le=2**31)
+    on_bad: Literal["fail", "skip"] = "fail"
 
 
 class Document(Strict):

@@ -65,6 +65,7 @@ def train(
         Process.this().write(run.process_path)
         if resume:
             run.check_weights(graph)
+            run.recall_bad(graph)
         else:
             run.create(graph)
         _train(run, graph, console, watch, cache)
@@ -76,6 +77,11 @@ def _train(run: Run, graph: Graph, console: Console, watch: int, cache: float) -
     assembly = compile_graph(graph).to("cuda" if torch.cuda.is_available() else "cpu")
     console.print(freeze_table(graph, assembly))
     learn, _ = split(graph)
+    if graph.bad:
+        run.keep_bad(graph)
+        console.print(
+            f"{len(graph.bad):,} rows cannot be read and are left out: {run.skipped_path} says why", markup=False
+        )
     batches = Batches(graph)
     stages = graph.document.stages
     done: list[str] = []

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -30,7 +30,7 @@ MODES = {1: "L", 3: "RGB"}
 FITS: dict[str, Callable[..., Image.Image]] = {"stretch": Image.Image.resize, "crop": ImageOps.fit}
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: Path | IO[bytes]) -> Image.Image:
     """The picture in a file, read to its end.
 
     Raises:

@@ -40,15 +40,15 @@ def test_every_text_comes_back_whatever_is_in_it(rows, mark, tmp_path_factory):
 def test_a_line_that_is_wrong_is_told_by_its_number(lines, sentence, tmp_path):
     (tmp_path / "rows.jsonl").write_text(lines)
     with pytest.raises(AssemblerError, match=sentence):
-        dataset(text="text").rows(tmp_path)
+        dataset(text="text").rows(tmp_path).require()
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(AssemblerError, match=r"rows\.jsonl cannot be read"):
-        dataset(text="text").rows(tmp_path)
+        dataset(text="text").rows(tmp_path).require()
     (tmp_path / "rows.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(AssemblerError, match=r"rows\.jsonl cannot be read"):
-        dataset(text="text").rows(tmp_path)
+        dataset(text="text").rows(tmp_path).require()
 
 
 @pytest.mark.parametrize(
