@@ -37,8 +37,9 @@ class MoreHeads(nn.Module):
 
     def attend(self, attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """All heads at once; those of the host go on, the new ones wait for the output projection."""
-        joined = (torch.cat([own, self.split(mine)], 1) for own, mine in ((q, self.q), (k, self.k), (v, self.v)))
-        out = attend(*joined)  # [B, H + n, T, d_h]
+        pairs = ((q, self.q), (k, self.k), (v, self.v))
+        queries, keys, values = (torch.cat([own, self.split(mine)], 1) for own, mine in pairs)
+        out = attend(queries, keys, values)  # [B, H + n, T, d_h]
         own, self.seen = out[:, : q.shape[1]], out[:, q.shape[1] :]
         return own
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ class Scalings(nn.Module):
         super().__init__()
         sizes = [width, *[inner] * (depth - 1)]
         steps: list[nn.Module] = []
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in pairwise(sizes):
             steps += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
         self.head = nn.Sequential(*steps, nn.Linear(sizes[-1], layers * count))
         self.layers, self.count, self.temperature, self.top = layers, count, temperature, top

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @register
 class AfAdapter(AdapterPart):
-    """More attention heads and more MLP units in every layer of an encoder, all that is there frozen (arXiv 2211.11363).
+    """More attention heads and MLP units in every layer of an encoder, what is there frozen (arXiv 2211.11363).
 
     Q, K and V get n heads of the host's width d_h, the output projection their columns; the MLP gets e units. That is
     o + W_o heads(x) + b_o and m + W_2 f(W_1 x + b_1) + b_2 for what attention, o, and the MLP, m, add. All linears are

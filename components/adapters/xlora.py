@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 class XLora(MixerPart):
     """W x + sum_n s_n (alpha_n / r_n) B_n A_n x, whose scalings s [B, T, layers, N] a head reads from a first run.
 
-    arXiv 2402.07148, for causal LMs. The first run is the host without its adapters, without gradients; H [B, T, d] are its last hidden
-    states. The head is one linear (`depth: 1`) or depth - 1 layers of `width` with ReLU and dropout before it; softmax
-    over the N adapters, divided by `temperature` before, over the `top` largest alone where that is not 0. Without
-    `layerwise` all layers have the same scalings. It stands as `by=` of a `route` over trained LoRAs; a stage trains it
-    alone. While it decodes, each run has its own cache.
+    arXiv 2402.07148, for causal LMs. The first run is the host without its adapters, without gradients; H [B, T, d] are
+    its last hidden states. The head is one linear (`depth: 1`) or depth - 1 layers of `width` with ReLU and dropout
+    before it; softmax over the N adapters, divided by `temperature` before, over the `top` largest alone where that is
+    not 0. Without `layerwise` all layers have the same scalings. It stands as `by=` of a `route` over trained LoRAs; a
+    stage trains it alone. While it decodes, each run has its own cache.
     Parameters: m = N * points, or N; depth 1: d * m + m; else d * w + w + (depth - 2) * (w * w + w) + w * m + m.
     """
 
