@@ -55,7 +55,7 @@ def adaption() -> dict[str, Any]:
 
 
 def lstm() -> dict[str, Any]:
-    return {"type": "adapter.p_tuning", "length": 20, "encoder": "lstm", "hidden": 256, "depth": 4}
+    return {"type": "adapter.soft_prompt", "length": 20, "encoder": "lstm", "hidden": 256, "depth": 4}
 
 
 def lora(rank: int) -> dict[str, Any]:
@@ -117,16 +117,16 @@ ROWS: tuple[Row, ...] = (
     *TEXT_ROWS,
     clinical("LoRA r=16 on q, v", "8,388,608", **lora(16)),
     clinical("prefix of 20", "5,242,880", type="adapter.prefix", length=20),
-    clinical("prompt of 15", "61,440", type="adapter.prompt", length=15),
+    clinical("prompt of 15", "61,440", type="adapter.soft_prompt", length=15),
     clinical("P-tuning, LSTM, 20 tokens", "16,093,696", **lstm()),
     clinical("adaption prompt of 10, 30 layers", "1,228,830", **adaption()),
     clinical("LoRA r=4 on q, v (PMC-LLaMA)", "2,097,152", **lora(4)),
     clinical("prefix of 10 (PMC-LLaMA)", "2,621,440", type="adapter.prefix", length=10),
-    clinical("prompt of 10 (PMC-LLaMA)", "40,960", type="adapter.prompt", length=10),
+    clinical("prompt of 10 (PMC-LLaMA)", "40,960", type="adapter.soft_prompt", length=10),
     clinical(
         "P-tuning, MLP, 1 token (PMC-LLaMA)",
         "2,171,392",
-        type="adapter.p_tuning",
+        type="adapter.soft_prompt",
         length=1,
         encoder="mlp",
         hidden=256,
