@@ -50,6 +50,10 @@ def clinical(what: str, figure: str, **part: Any) -> Row:
     return Row("5 clinical-llama-lora", "clinical-lora", f"LLaMA-7B, {what}", ("tune",), figure, CLINICAL, tune)
 
 
+def adaption() -> dict[str, Any]:
+    return {"type": "adapter.llama_adapter", "length": 10, "top": 30, "gates": "layer", "squash": False}
+
+
 def lstm() -> dict[str, Any]:
     return {"type": "adapter.soft_prompt", "length": 20, "encoder": "lstm", "hidden": 256, "depth": 4}
 
@@ -115,6 +119,7 @@ ROWS: tuple[Row, ...] = (
     clinical("prefix of 20", "5,242,880", type="adapter.prefix", length=20),
     clinical("prompt of 15", "61,440", type="adapter.soft_prompt", length=15),
     clinical("P-tuning, LSTM, 20 tokens", "16,093,696", **lstm()),
+    clinical("adaption prompt of 10, 30 layers", "1,228,830", **adaption()),
     clinical("LoRA r=4 on q, v (PMC-LLaMA)", "2,097,152", **lora(4)),
     clinical("prefix of 10 (PMC-LLaMA)", "2,621,440", type="adapter.prefix", length=10),
     clinical("prompt of 10 (PMC-LLaMA)", "40,960", type="adapter.soft_prompt", length=10),
@@ -126,6 +131,19 @@ ROWS: tuple[Row, ...] = (
         encoder="mlp",
         hidden=256,
     ),
+    Row("42 adapterbias", "adapter-bias", "BERT-large, with norms", ("tune",), "0.17M", "the method's card"),
+    Row("24 lotr", "lotr", "RoBERTa-base, r=32 on q, v", ("tune",), "", "no figure read"),
+    Row(
+        "13 af-adapter",
+        "af-adapter",
+        "Chinese RoBERTa-wwm-ext, 1 head, 1,024 units",
+        ("domain",),
+        "21,266,688",
+        "computed",
+    ),
+    Row("20 x-lora", "xlora", "Mistral-7B, head of depth 1 for 2 x 128 points", ("mix",), "", "no figure read"),
+    Row("11 flexidepth", "flexidepth", "Llama-3-8B, the last 16 layers", ("depth",), "", "no figure read"),
+    Row("1 inra", "inra", "DeepSeek-R1-Distill-Qwen-1.5B", ("brief",), "46,797,824", "computed"),
     Row("6 mixlora", "mixlora", "LLaMA-2-7B, 8 experts, r=16", ("experts",), "", "no figure read"),
     Row("29 layra", "layra", "Llama-3.1-8B, r=8, first 10 and last 2", ("galician",), "7,864,320", "computed"),
     Row(
