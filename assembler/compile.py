@@ -90,7 +90,8 @@ class Assembly(nn.Module):
 
     def losses(self, values: dict[str, Any]) -> list[Tensor]:
         """The losses that count among `values`, times their weights, and the auxiliary ones that their modules left."""
-        own = [step.weight * values[step.node]["loss"] for step in self.plan if isinstance(values.get(step.node), dict)]
+        outputs = [(step, values[step.node]) for step in self.plan if isinstance(values.get(step.node), dict)]
+        own = [step.weight * output["loss"] for step, output in outputs if "loss" in output]
         counted = self.counted
         found = [module.auxiliary_loss for node, module in self._auxiliaries if counted is None or node in counted]
         return own + [loss for loss in found if loss is not None]
