@@ -361,6 +361,7 @@ def _check_data(graph: Graph) -> None:
     data = graph.document.data
     if data is None or graph.dataset is None:
         return
+    _check_metrics(graph)
     has = graph.dataset.fields(graph.base)
     needs: dict[str, tuple[str, str]] = {}
     for node, item in graph.parts.items():
@@ -382,6 +383,20 @@ def _check_data(graph: Graph) -> None:
                 fix = Fix(f"take {name} from the column {fits[0]}", (operation,))
             message = f"data: {node} reads {kind} from the column {column}, which {what} in {data.type}"
             _add(graph, message, ("data", "columns", name), node=node, fix=fix)
+
+
+def _check_metrics(graph: Graph) -> None:
+    from assembler.metrics import METRICS
+
+    assert graph.document.data is not None
+    kinds = {getattr(graph.parts[node], "answers", None) for node in graph.objectives}
+    whole = len(graph.order) == len(graph.document.nodes)
+    for index, name in enumerate(graph.document.data.metrics):
+        keys = ("data", "metrics", index)
+        if name not in METRICS:
+            _add(graph, f"data.metrics: there is no metric {name[:80]!r}{nearest(name, METRICS)}", keys)
+        elif whole and METRICS[name].answers not in kinds:
+            _add(graph, f"data.metrics: {name} judges a {METRICS[name].answers}, and no node answers with one", keys)
 
 
 def _check_stages(graph: Graph) -> None:

@@ -210,11 +210,12 @@ def eval_(
     as_json: Json = False,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many held-out rows.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Let this bundle answer instead of torch.")] = None,
+    node: Annotated[str | None, typer.Option(help="Whose answers; by default the first node's that answers.")] = None,
 ) -> None:
     """Score a run, or its bundle, on the rows that were held out."""
     from assembler.tables import print_scores, scored
 
-    report = scored(run, limit, bundle, quiet=as_json)
+    report = scored(run, limit, bundle, quiet=as_json, node=node)
     if as_json:
         print_json(report)
     else:

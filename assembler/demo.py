@@ -76,7 +76,7 @@ def run(spec_path: Path, out: Path, console: Console) -> int:
     for name, score in scores.items():
         console.print(
             f"{name}: exact match {score['exact_match']:.1%} of {score['n']} held-out digits "
-            f"(the commonest answer alone: {score['baseline']:.1%})"
+            f"(the commonest answer alone: {score['baselines']['exact_match']:.1%})"
         )
     picture = _short(out / "seven.png")
     console.print("\nAsk it yourself:")

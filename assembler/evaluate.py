@@ -1,8 +1,7 @@
-"""Evaluate: a model's answers on rows it has not seen, by the metrics that fit the answer, against a plain baseline."""
+"""Evaluate: a model's answers on rows it has not seen, by the metrics that fit the answer, beside plain baselines."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,23 +13,26 @@ from assembler.batches import Batches, left_padded
 from assembler.compile import Assembly, inference
 from assembler.errors import AssemblerError
 from assembler.graph import Graph
+from assembler.metrics import DEFAULTS, METRICS, score, usual_answer
+from assembler.part import Answers
 from assembler.rows import Row, as_rows
 
 
 class TorchAnswers:
-    """Answers of a compiled model: texts of an LM, classes of a classifier."""
+    """Answers of a compiled model: of `node`, or of the first that answers."""
 
     def __init__(self, graph: Graph, assembly: Assembly, node: str | None = None) -> None:
         self.graph, self.assembly = graph, assembly.to("cuda" if torch.cuda.is_available() else "cpu")
-        self.node = node or graph.objectives[0]
+        self.node = answering(graph, node)
         self.batches = Batches(graph)
-        self.collator: Any = self.batches.collators[self.node]
+        self.collator: Any = self.batches.collators.get(self.node)
 
     def __call__(self, rows: Sequence[Row]) -> list[Any]:
         if hasattr(self.collator, "prompts"):
             return [self.collator.tokenizer.decode(ids, skip_special_tokens=True) for ids in self.ids(rows)]
+        part: Any = self.graph.parts[self.node]
         with inference(self.assembly):
-            return self.assembly(**self._on_device(self.batches(list(rows))))["logits"].argmax(-1).tolist()
+            return part.answer(self.assembly.output(self.node, self._on_device(self.batches(list(rows)))))
 
     def ids(
         self, rows: Sequence[Row], tell: Callable[[list[list[int]]], None] = lambda answers: None
@@ -83,57 +85,96 @@ class BundleAnswers:
         from assembler.bundle.runtime import Bundle
 
         self.graph, self.bundle = graph, Bundle(folder)
+        self.node = next(node for node in graph.objectives if "input_ids" in graph.parts[node].extras)
 
     def __call__(self, rows: Sequence[Row]) -> list[str]:
         from assembler.export import samples
 
-        return self.bundle.generate(samples(self.graph, self.graph.objectives[0], rows))
+        return self.bundle.generate(samples(self.graph, self.node, rows))
 
 
-def evaluate(graph: Graph, given: Sequence[Any], learned: Sequence[Row], held_out: Sequence[Row]) -> dict[str, Any]:
-    """Scores of the answers `given` to the held-out rows: `exact_match` of texts, or `accuracy` and `macro_f1` of
-    classes; `n`; and the `baseline` that always gives the commonest answer of the rows to learn from.
+def evaluate(
+    graph: Graph, given: Sequence[Any], learned: Sequence[Row], held_out: Sequence[Row], node: str | None = None
+) -> dict[str, Any]:
+    """Scores of the answers `given` by an objective to the held-out rows, by the metrics of the spec.
+
+    Each metric is a key; `metric` names the first; `intervals` and `baselines` hold, a metric, the 95 % bootstrap
+    interval and what the commonest answer, the mean score or chance gets; `n` counts rows.
 
     Raises:
-        AssemblerError: no row is held out.
+        AssemblerError: no row is held out, or the node answers nothing.
     """
     if not held_out:
         raise AssemblerError(f"{graph.spec.path}: no row is held out; set data.held_out, such as 0.2")
-    kind = answer_kind(graph)
-    column = graph.column(kind)
-    clean = _normal if kind == "answer" else _same
-    wanted = [as_rows(held_out).plain(i)[column] for i in range(len(held_out))]
-    common = Counter(as_rows(learned).plain(i)[column] for i in range(len(learned))).most_common(1)[0][0]
-    pairs = [(clean(g), clean(w)) for g, w in zip(given, wanted, strict=True)]
-    name = "exact_match" if kind == "answer" else "accuracy"
-    scores: dict[str, Any] = {name: sum(g == w for g, w in pairs) / len(pairs), "n": len(pairs)}
-    if kind == "label":
-        from sklearn.metrics import f1_score
+    node, kind = answering(graph, node), answer_kind(graph, node)
+    report: dict[str, Any] = {"node": node, "n": len(held_out), "intervals": {}, "baselines": {}}
+    columns, wanted = expected_columns(graph, node), _wanted(graph, node, held_out)
+    usual = (
+        [None] if kind == "pair" else [usual_answer(kind, x) for x in zip(*_wanted(graph, node, learned), strict=True)]
+    )
+    for index, column in enumerate(columns or [""]):
+        here = [x if kind == "pair" else x[index] for x in wanted]
+        answers = [x[index] for x in given] if len(columns) > 1 else given
+        for name in metrics_of(graph, node):
+            found = score(METRICS[name], answers, here, usual[index])
+            key = f"{name}.{column}" if len(columns) > 1 else name
+            report[key] = found["value"]
+            report["intervals"][key], report["baselines"][key] = [found["low"], found["high"]], found["baseline"]
+    told = [x[0] if len(x) == 1 else list(x) for x in wanted]
+    samples = [] if kind == "pair" else [{"answer": g, "expected": w} for g, w in zip(given, told, strict=True)]
+    return {**report, "metric": next(iter(report["intervals"])), "samples": samples}
 
-        scores["macro_f1"] = float(f1_score([w for _, w in pairs], [g for g, _ in pairs], average="macro"))
-    scores["baseline"] = sum(w == clean(common) for _, w in pairs) / len(pairs)
-    samples = [{"answer": g, "expected": w} for g, w in zip(given, wanted, strict=True)]
-    return {**scores, "metric": name, "samples": samples}
 
-
-def answer_kind(graph: Graph) -> str:
-    """What the first objective learns to give: `answer`, a text, or `label`, a class.
+def answering(graph: Graph, node: str | None = None) -> str:
+    """The node itself, or the first that answers.
 
     Raises:
-        AssemblerError: it gives neither.
+        AssemblerError: it answers nothing, or none does.
     """
-    node = graph.objectives[0]
-    columns = graph.parts[node].columns(node, ())
-    kind = next((name for name in ("answer", "label") if name in columns), None)
-    if kind is None:
-        raise AssemblerError(f"{graph.spec.path}: {node} answers nothing: it has neither an answer nor a label")
-    return kind
+    able = [name for name in graph.objectives if getattr(graph.parts[name], "answers", None)]
+    if node is None and able:
+        return able[0]
+    if node not in able:
+        raise AssemblerError(
+            f"{graph.spec.path}: {node or 'no node'} answers anything; those that do: {able or 'none'}"
+        )
+    return node
 
 
-def _same(label: Any) -> Any:
-    return label
+def answer_kind(graph: Graph, node: str | None = None) -> Answers:
+    """What a node, or the first that answers, gives: a `text`, a `label`, a `score` or a `pair` of embeddings."""
+    part: Any = graph.parts[answering(graph, node)]
+    return part.answers
 
 
-def _normal(text: str) -> str:
-    """Text without space at its ends and without regard to case."""
-    return text.strip().casefold()
+def expected_columns(graph: Graph, node: str | None = None) -> list[str]:
+    """The data columns that hold its right answers; none for a pair."""
+    part: Any = graph.parts[answering(graph, node)]
+    return [graph.column(name) for name in part.expected()]
+
+
+def metrics_of(graph: Graph, node: str) -> list[str]:
+    """The metrics of a node's answers: those of the spec that tell of such answers, or the usual ones."""
+    part: Any = graph.parts[node]
+    chosen = graph.document.data.metrics if graph.document.data else []
+    fit = [name for name in chosen if METRICS[name].answers == part.answers]
+    return fit or list(part.metrics or DEFAULTS[part.answers])
+
+
+def _wanted(graph: Graph, node: str, rows: Sequence[Row]) -> list[tuple[Any, ...]]:
+    """The right answer to every row, a value a column; for a pair the names of its halves."""
+    plain, columns = [as_rows(rows).plain(i) for i in range(len(rows))], expected_columns(graph, node)
+    if answer_kind(graph, node) != "pair":
+        return [tuple(row[column] for column in columns) for row in plain]
+    halves = [_text_columns(graph, edge.source) for edge in graph.incoming[node]]
+    return [
+        tuple(" ".join(row[name] for name in names) if names else f"row {i}" for names in halves)
+        for i, row in enumerate(plain)
+    ]
+
+
+def _text_columns(graph: Graph, source: str) -> list[str]:
+    """The text columns that a value is made of, when nothing else is in it: equal texts are one half of a pair."""
+    inputs = [name for name in graph.ancestors(source) if graph.is_input(name)]
+    kinds = {kind for name in inputs for kind in graph.parts[name].columns(name, ()).values()}
+    return [graph.column(name) for name in inputs] if kinds == {"text"} else []

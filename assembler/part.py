@@ -151,6 +151,9 @@ class ObjectivePart(Part):
     answers: ClassVar[Answers | None] = None
     """What it answers about a sample, and so which metrics can tell how well; None where it only teaches others."""
 
+    metrics: ClassVar[tuple[str, ...]] = ()
+    """Those of `assembler.metrics` that it is judged by where the spec names none; by default its kind's."""
+
     weight: float = Field(1.0, gt=0, le=1e6, description="what this node's loss is multiplied by in the sum")
 
     def expected(self) -> tuple[str, ...]:

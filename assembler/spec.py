@@ -51,7 +51,8 @@ class Stage(Strict):
 
 
 class Data(Strict):
-    """Where samples come from: a dataset part, how its columns feed inputs and slots, and what is held out.
+    """Where samples come from: a dataset part, how its columns feed inputs and slots, what is held out, and the metrics
+    of answers to it, by default those usual for their kind.
 
     A row that cannot be read ends the run, or with `on_bad: skip` is left out, counted and named.
     """
@@ -60,6 +61,7 @@ class Data(Strict):
     options: dict[str, Any] = {}
     columns: dict[str, str] = {}
     held_out: float = Field(0.2, ge=0, lt=1)
+    metrics: list[str] = Field([], max_length=20)
     seed: int = Field(0, ge=0, le=2**31)
     on_bad: Literal["fail", "skip"] = "fail"
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from assembler.bundle.manifest import Precision
+from assembler.errors import AssemblerError
 
 LAYER = re.compile(r"((?:.*\.)?layers)\.(\d+)(?=\.|$)")
 
@@ -67,7 +68,6 @@ def sites_of_node(spec: Path, node: str) -> dict[str, dict[str, Any]]:
     from assembler.anatomy import places_of
     from assembler.check import check
     from assembler.compile import compile_graph
-    from assembler.errors import AssemblerError
     from assembler.suggest import nearest
 
     graph = check(spec).require()
@@ -142,8 +142,8 @@ def folded(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return result
 
 
-def scored(run: Path, limit: int | None, bundle: Path | None, quiet: bool) -> dict[str, Any]:
-    """Score a run or its bundle with a progress bar."""
+def scored(run: Path, limit: int | None, bundle: Path | None, quiet: bool, node: str | None = None) -> dict[str, Any]:
+    """Score a run or its bundle with a progress bar; `node` answers, or the first that does."""
     from assembler.batches import split
     from assembler.evaluate import BundleAnswers, TorchAnswers, evaluate
     from assembler.runs import graph_of, load_run
@@ -152,12 +152,15 @@ def scored(run: Path, limit: int | None, bundle: Path | None, quiet: bool) -> di
     if bundle:
         graph = graph_of(run)
         answers = BundleAnswers(graph, bundle)
+        if node not in (None, answers.node):
+            raise AssemblerError(f"{bundle} answers as {answers.node} does; leave --bundle out to score {node}")
     else:
         graph, assembly = load_run(run)
-        answers = TorchAnswers(graph, assembly)
+        answers = TorchAnswers(graph, assembly, node)
     learned, held_out = split(graph)
     held_out = held_out[:limit]
-    return evaluate(graph, answered(answers, held_out, "answers", Console(quiet=quiet)), learned, held_out)
+    given = answered(answers, held_out, "answers", Console(quiet=quiet))
+    return evaluate(graph, given, learned, held_out, answers.node)
 
 
 def answered(answers: Callable[[Sequence[Any]], list[Any]], rows: Sequence[Any], what: str, console: Console) -> list:
@@ -169,12 +172,14 @@ def answered(answers: Callable[[Sequence[Any]], list[Any]], rows: Sequence[Any],
 def print_scores(report: dict[str, Any]) -> None:
     """The scores, and the first answers beside what was expected."""
     console = Console()
-    table = Table("metric")
-    table.add_column("value", justify="right")
-    for key, value in report.items():
-        if isinstance(value, int | float):
-            table.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
+    table = Table("metric", title=f"{report['node']} on {report['n']:,} held-out rows", title_justify="left")
+    for title in ("value", "95 % interval", "baseline"):
+        table.add_column(title, justify="right")
+    for name, (low, high) in report["intervals"].items():
+        table.add_row(name, f"{report[name]:.4f}", f"{low:.4f} to {high:.4f}", f"{report['baselines'][name]:.4f}")
     console.print(table)
+    if not report["samples"]:
+        return
     samples = Table("answer", "expected")
     for row in report["samples"][:8]:
         samples.add_row(str(row["answer"]), str(row["expected"]))

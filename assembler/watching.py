@@ -17,7 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from assembler.batches import split
 from assembler.compile import Assembly
-from assembler.evaluate import Row, TorchAnswers, answer_kind
+from assembler.evaluate import Row, TorchAnswers, expected_columns
 from assembler.files import write_text
 from assembler.graph import Graph
 from assembler.runs import Run
@@ -50,16 +50,17 @@ class Watch(TrainerCallback):
 def write_rows(graph: Graph, rows: Sequence[Row], folder: Path) -> None:
     """What a person needs to judge the answers by: pictures as files, texts and numbers as they are."""
     folder.mkdir(parents=True, exist_ok=True)
-    expected = graph.column(answer_kind(graph))
+    expected = expected_columns(graph)
     read = graph.columns()
     told = []
     for index, row in enumerate(rows):
-        seen = {key: row[key] for key in row if key in read and key != expected}
+        seen = {key: row[key] for key in row if key in read and key not in expected}
         texts = {key: value for key, value in seen.items() if isinstance(value, str | int | float)}
         images: dict[str, str] = {}
         for key, value in seen.items():
             if isinstance(value, Image.Image):
                 images[key] = f"{index}-{len(images)}.png"
                 value.convert("RGB").save(folder / images[key])
-        told.append({"expected": row[expected], "texts": texts, "images": images})
+        right = [row[name] for name in expected]
+        told.append({"expected": right[0] if len(right) == 1 else right, "texts": texts, "images": images})
     write_text(folder / "rows.json", json.dumps(told) + "\n")

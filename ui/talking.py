@@ -72,10 +72,10 @@ class TorchTalker:
     def held_out(self, count: int) -> list[dict[str, Any]]:
         """Samples from the rows that the run did not learn from, each with what is `expected`."""
         from assembler.batches import split
-        from assembler.evaluate import answer_kind
+        from assembler.evaluate import expected_columns
 
         _, rows = split(self.graph)
-        expected = self.graph.column(answer_kind(self.graph))
+        expected = expected_columns(self.graph)[0]
         return [
             {**{name: row[column] for name, column in self.columns.items()}, "expected": row[expected]}
             for row in rows[:count]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @register
 class Classifier(ObjectivePart):
-    """logits = W mean_t(x) + b: tokens [B, T, in] or an embedding [B, in] -> logits [B, classes].
+    """logits = W mean_t(x) + b over the real tokens: tokens [B, T, in] or an embedding [B, in] -> logits [B, classes].
 
     The loss is the cross-entropy to the data column `label`, a whole number from 0. With `dropout` the mean is dropped
     out first. Parameters: in * classes + classes.
@@ -30,6 +30,8 @@ class Classifier(ObjectivePart):
     type = "head.classifier"
     accepts = {"in": ("tokens", "embedding", "features")}
     extras = ("labels",)
+    targets = ("labels",)
+    masks = "own"
     answers = "label"
 
     classes: int = Field(ge=2, le=1_000_000, description="number of classes")
@@ -60,7 +62,7 @@ class Classifier(ObjectivePart):
         return value("logits", classes=self.classes)
 
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
-        from components.heads._classifier import ClassifierHead
+        from components.heads._heads import ClassifierHead
 
         return ClassifierHead(inputs["in"].size("width"), self.classes, self.dropout)
 
