@@ -176,6 +176,7 @@ def measure(workspace: Workspace, name: str) -> None:
     rate = statistics.median(rates) if rates else None
     found = Speed(first_token=statistics.median(firsts), tokens_per_second=rate, rows=len(asked))
     folder = job_of(workspace, name).folder
+    folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "speed.json", found.model_dump_json() + "\n")
 
 
