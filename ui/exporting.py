@@ -16,6 +16,7 @@ from assembler.errors import AssemblerError
 from assembler.files import write_text
 from assembler.runs import Run
 from ui.jobs import Job
+from ui.training import runs_in
 from ui.workspace import Workspace
 
 CHUNK = 1 << 20
@@ -129,13 +130,13 @@ class Speed(BaseModel):
 
 
 def run_of(workspace: Workspace, name: str) -> Run | None:
-    """The run that a bundle was exported from here; None where that is not known, or it is gone."""
-    process = job_of(workspace, name).process
-    command = process.command if process else []
-    if "export" not in command:
+    """The run of the workspace whose spec a bundle has; None where there is none any more."""
+    path = workspace.bundles / name / "spec.yaml"
+    if not path.is_file():
         return None
-    run = Run(Path(command[command.index("export") + 1]))
-    return run if run.spec_path.is_file() else None
+    text = path.read_bytes()
+    runs = [run for run in runs_in(workspace) if run.spec_path.is_file()]
+    return next((run for run in runs if run.spec_path.read_bytes() == text), None)
 
 
 def speed_of(workspace: Workspace, name: str) -> Speed | None:
@@ -175,6 +176,7 @@ def measure(workspace: Workspace, name: str) -> None:
     rate = statistics.median(rates) if rates else None
     found = Speed(first_token=statistics.median(firsts), tokens_per_second=rate, rows=len(asked))
     folder = job_of(workspace, name).folder
+    folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "speed.json", found.model_dump_json() + "\n")
 
 

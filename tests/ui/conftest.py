@@ -40,6 +40,7 @@ class Server:
     workspace: Path
     arguments: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    cwd: Path = ROOT
     port: int = 0
     url: str = ""
 
@@ -47,9 +48,9 @@ class Server:
         """Start and wait until it answers; the port is kept over a restart."""
         command = [sys.executable, "-m", "assembler.cli", "ui", "--port", str(self.port)]
         command += ["--workspace", str(self.workspace), *self.arguments]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **self.environment}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **self.environment}
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command, cwd=self.cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         assert self.process.stdout is not None
         self.log: list[str] = []

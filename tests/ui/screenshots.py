@@ -19,7 +19,7 @@ from tests.ui.conftest import CHROMIUM, FLAGS, ROOT, Server
 DOCS = ROOT / "docs"
 SIZE = {"width": 1440, "height": 900}
 WIDTH = 1200
-COLOURS = 96
+COLOURS = 200
 SLOW = 180_000
 SPEC = """\
 # Scanned digits, read by a small model that learns from nothing on a laptop.
@@ -49,7 +49,7 @@ def assembler(*arguments: str | Path) -> None:
 
 def prepare(workspace: Path) -> None:
     """Two runs and two bundles."""
-    (workspace / "specs").mkdir()
+    (workspace / "specs").mkdir(parents=True)
     shutil.copy(ROOT / "exports" / "gallery" / "digits.yaml", workspace / "specs" / "digits-smollm.yaml")
     for name, steps, rate in (("digits-slow", 400, "5.0e-4"), ("digits", 400, "3.0e-3")):
         path = workspace / "specs" / f"{name}.yaml"
@@ -62,6 +62,7 @@ def prepare(workspace: Path) -> None:
 
 def build(page: Page) -> None:
     expect(page.get_by_text("No problems")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("counting")).to_have_count(0, timeout=SLOW)
     page.locator('article[data-node="talk"] header').click()
 
 
@@ -84,6 +85,12 @@ def ask(page: Page) -> None:
     expect(page.get_by_text("tokens in").nth(1)).to_be_visible(timeout=SLOW)
 
 
+def export(page: Page) -> None:
+    page.get_by_role("button", name="Measure").click()
+    page.wait_for_timeout(1000)
+    expect(page.get_by_test_id("stSpinner")).to_have_count(0, timeout=SLOW)
+
+
 def nothing(page: Page) -> None:
     """The page as it opens."""
 
@@ -94,14 +101,15 @@ PAGES = {
     "setup": ("train?spec=specs/digits.yaml", setup),
     "train": ("train?run=digits", train),
     "try": ("try", ask),
-    "export": ("export", nothing),
+    "export": ("export", export),
     "runs": ("runs", nothing),
 }
 
 
 def picture(page: Page, path: Path) -> None:
     """The page in few colours, small enough for git."""
-    page.wait_for_timeout(1500)  # until charts and pictures stand still
+    expect(page.get_by_test_id("stSkeleton")).to_have_count(0)
+    page.wait_for_timeout(2500)  # until charts and pictures stand still
     with tempfile.NamedTemporaryFile(suffix=".png") as raw:
         page.screenshot(path=raw.name)
         image = Image.open(raw.name).convert("RGB")
@@ -113,9 +121,9 @@ def main(names: list[str]) -> None:
     """Draw all pages, or those that are named."""
     DOCS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        workspace = Path(folder)
+        workspace = Path(folder) / "exports"
         prepare(workspace)
-        server = Server(workspace).start()
+        server = Server(workspace, cwd=Path(folder)).start()
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             for scheme in ("light", "dark"):

@@ -7,6 +7,8 @@ from playwright.sync_api import Page, expect
 from assembler.bundle.runtime import Bundle
 from assembler.check import check
 from assembler.spec import parse, read
+from ui.exporting import speed_of
+from ui.workspace import Workspace
 
 SLOW = 240_000
 """Milliseconds: a process starts, imports torch and works, on a machine that does other things too."""
@@ -92,6 +94,7 @@ def test_from_an_empty_canvas_to_a_bundle_on_the_disk(page, server, tmp_path):
     train(page)
     ask(page, tmp_path)
     export(page, tmp_path)
+    measure(page, Workspace(server.workspace))
 
 
 def train(page: Page) -> None:
@@ -151,3 +154,13 @@ def export(page: Page, tmp_path) -> None:
         archive.extractall(tmp_path)
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     assert Bundle(folder).manifest.precision == "fp32"
+
+
+def measure(page: Page, workspace: Workspace) -> None:
+    """The bundle answers rows of its run, and how fast it was is in the table."""
+    page.get_by_role("button", name="Measure").click()
+    for _ in range(SLOW // 100):
+        if speed := speed_of(workspace, "model-1-fp32"):
+            break
+        page.wait_for_timeout(100)
+    assert speed is not None and speed.first_token > 0

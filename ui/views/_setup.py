@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from assembler.errors import AssemblerError
+from assembler.part import Part
 from assembler.registry import family, parts
 from assembler.spec import Stage
 from ui import show, stages, training
@@ -129,7 +130,7 @@ def _options(data: Plain) -> None:
     schema = parts()[data["type"]].model_json_schema()
     given = data.get("options") or {}
     for name, field in schema.get("properties", {}).items():
-        if name == "freeze":
+        if name in Part.model_fields:  # what every part has says nothing about data
             continue
         value, key = given.get(name, field.get("default")), f"option-{data['type']}-{name}"
         label, about = name.replace("_", " ").capitalize(), field.get("description")

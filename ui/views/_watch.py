@@ -116,7 +116,7 @@ def _chart(curves: dict[str, list[dict[str, Any]]], metric: str) -> None:
         .mark_line(strokeWidth=1.75)
         .encode(
             x=altair.X("step:Q", title="step", axis=altair.Axis(tickMinStep=1, grid=False)),
-            y=altair.Y("value:Q", title=metric, scale=domain),
+            y=altair.Y("value:Q", title=metric, scale=domain, axis=altair.Axis(tickCount=5)),
             color=altair.Color("run:N", legend=altair.Legend(orient="top", title=None) if len(curves) > 1 else None),
             tooltip=["run:N", "stage:N", "step:Q", altair.Tooltip("value:Q", title=metric, format=".4g")],
         )

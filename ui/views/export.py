@@ -33,9 +33,9 @@ def render() -> None:
         _form(workspace, runs)
     for name in exporting.writing(workspace):
         _writing(workspace, name)
+    _table(workspace)
     for folder in exporting.bundles_in(workspace):
         _bundle(folder)
-    _table(workspace)
 
 
 def _form(workspace: Workspace, runs: dict[str, Run]) -> None:
@@ -100,8 +100,9 @@ def _bundle(folder: Path) -> None:
             show.plain(folder.name)
             if parity:
                 st.badge(show.escaped(parity.precision), color="gray")
-                same = parity.greedy == 1.0
-                st.badge("equals torch" if same else "drifts", color="green" if same else "orange")
+                same, exact = parity.greedy == 1.0, parity.precision == "fp32"
+                word = ("equals torch" if exact else "answers as torch does") if same else "answers differ"
+                st.badge(word, color="green" if same else "orange")
         with actions, st.container(horizontal=True, horizontal_alignment="right"):
             url = f"bundles/{folder.name}.zip"
             st.link_button("Download", url, icon=":material/download:", help="The folder as a zip file")
