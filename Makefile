@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench screenshots clean
+.PHONY: demo test lint bench screenshots editor clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -25,6 +25,10 @@ bench: .venv/ready
 
 screenshots: .venv/ready
 	$(BIN)/python -m tests.ui.screenshots
+
+# The editor's bundle is committed, so that users need no node; this builds it anew.
+editor:
+	cd ui/frontend && npm ci --ignore-scripts && npm run check && npm test && npm run build
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -66,6 +66,13 @@ class Data(Strict):
     on_bad: Literal["fail", "skip"] = "fail"
 
 
+class Group(Strict):
+    """A frame around nodes on the page, with a comment."""
+
+    nodes: list[str] = Field(max_length=1000)
+    note: str = Field("", max_length=10_000)
+
+
 class Document(Strict):
     """The whole spec, format version 1."""
 
@@ -78,6 +85,7 @@ class Document(Strict):
     data: Data | None = None
     stages: list[Stage] = Field(default=[], max_length=100)
     layout: dict[str, tuple[float, float]] = {}
+    groups: dict[str, Group] = Field(default={}, max_length=1000)
     seed: int = Field(0, ge=0, le=2**31)
 
 

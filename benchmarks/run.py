@@ -1,6 +1,6 @@
 """`make bench`: every figure that the README quotes, measured here and now.
 
-python -m benchmarks.run [checking] [giants] [step] [memory] [paper_counts] [adapters]
+python -m benchmarks.run [checking] [giants] [step] [memory] [paper_counts] [adapters] [editor]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("checking", "giants", "step", "memory", "paper_counts", "adapters")
+NAMES = ("checking", "giants", "step", "memory", "paper_counts", "adapters", "editor")
 
 
 def main(chosen: list[str]) -> int:

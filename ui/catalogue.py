@@ -50,6 +50,7 @@ def _entry(name: str, cls: type[Part]) -> dict[str, Any]:
     return {
         "type": name,
         "family": family(name),
+        "trait": cls.trait if issubclass(cls, AdapterPart) else None,
         "role": "adapter" if issubclass(cls, AdapterPart) else "dataset" if issubclass(cls, DatasetPart) else "node",
         "name": _name(family(name), modalities, name),
         "summary": doc,

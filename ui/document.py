@@ -25,6 +25,7 @@ SECTIONS: dict[str, Any] = {
     "nodes": {},
     "edges": [],
     "adapters": {},
+    "compose": {},
     "data": None,
     "stages": [],
     "layout": {},

@@ -30,6 +30,8 @@ NAME = re.compile(r"\w[\w.-]{0,63}")
 PROSE = ("prompt", "system", "question")
 """Keys of texts that are never paths, whatever they look like."""
 GALLERY = Path(__file__).resolve().parent.parent / "exports" / "gallery"
+EXAMPLES = tuple(sorted((GALLERY.parents[1] / "components").glob("*/example")))
+"""The samples that come with the parts; specs of the gallery read them."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Workspace:
     @property
     def roots(self) -> tuple[Path, ...]:
         """Every folder that may be read."""
-        return (self.root, GALLERY, *([self.opened.parent] if self.opened else []))
+        return (self.root, GALLERY, *EXAMPLES, *([self.opened.parent] if self.opened else []))
 
     def inside(self, path: Path) -> Path:
         """The path with every link followed.
@@ -79,7 +81,7 @@ class Workspace:
         return real
 
     def writable(self, path: Path) -> Path:
-        """As `inside`, and not in the gallery unless the workspace holds it.
+        """As `inside`, and neither in the gallery, unless the workspace holds it, nor among the samples.
 
         Raises:
             AssemblerError: nothing may be written there.
@@ -87,6 +89,8 @@ class Workspace:
         real = self.inside(path)
         if real.is_relative_to(GALLERY) and not GALLERY.is_relative_to(self.root):
             raise AssemblerError(f"{path} is in the gallery, which is only read; save it under another name")
+        if any(real.is_relative_to(folder) for folder in EXAMPLES):
+            raise AssemblerError(f"{path} is one of the samples, which are only read; save it elsewhere")
         return real
 
     def may_write(self, path: Path) -> bool:

@@ -12,6 +12,7 @@ from ui.document import text_of
 from ui.editor.documents import Documents, Held
 from ui.editor.messages import Request, Sent
 
+GALLERY = sorted((Path(__file__).resolve().parents[2] / "exports" / "gallery").glob("*.yaml"))
 SPEC = "# mine\nassembler: 1\nnodes:\n  photo: {type: input.image, size: [32, 32]}   # seen\nedges: []\n"
 
 
@@ -135,6 +136,14 @@ def test_a_path_that_leaves_the_workspace_is_a_problem_and_not_read(path: Path) 
     )
     problems = store.check(held).problems
     assert len(problems) == 1 and "outside the workspace" in problems[0].message and problems[0].place.line == 4
+
+
+@pytest.mark.parametrize("spec", GALLERY, ids=lambda spec: spec.stem)
+def test_a_gallery_spec_opens_without_a_false_problem(path: Path, spec: Path) -> None:
+    store = Documents()
+    held = store.open(spec)
+    assert [p.message for p in store.check(held).problems] == [p.message for p in check(read(spec)).problems] == []
+    assert held.text() == spec.read_text(encoding="utf-8")
 
 
 def test_a_file_that_is_no_spec_is_a_sentence(path: Path) -> None:

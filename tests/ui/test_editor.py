@@ -294,3 +294,64 @@ def test_nothing_serious_for_accessibility(canvas: Canvas, scheme: str) -> None:
             for n in v["nodes"]
         ]
         assert bad == [], look
+
+
+def test_adapters_are_attached_composed_and_wired_at_their_host(canvas: Canvas) -> None:
+    page = canvas.page
+    for part in ("adapter.lora", "adapter.lora"):
+        canvas.drop_part(part, canvas.middle(canvas.node("talk").locator("header")))
+    canvas.drop_part("adapter.lora", canvas.at(0.5, 0.85))
+    expect(page.locator(".said")).to_contain_text("dropped on the node that hosts it")
+    canvas.select("talk")
+    page.get_by_label("operation").select_option("parallel")
+    expect(canvas.node("talk").locator(".chips.parallel")).to_contain_text("tune2")
+    canvas.checked()
+    canvas.expect_count("problems", 0)
+    assert 'talk: "parallel(tune, tune2)"' in canvas.yaml()
+    page.get_by_label("composition as text").fill("parallel(tune")
+    page.get_by_label("composition as text").press("Enter")
+    canvas.checked()
+    expect(page.locator(".problems")).to_contain_text("compose.talk")
+    page.keyboard.press("Control+z")
+    page.get_by_role("button", name=re.compile("^Undo")).click()
+    canvas.node("talk").locator(".chip", has_text="tune2").click()
+    expect(page.locator(".matches")).to_contain_text("4 of", timeout=60_000)
+    page.locator(".sites .rows label", has_text="layers.*.attn.k").locator("input").check()
+    expect(page.locator(".matches")).to_contain_text("6 of")
+    canvas.checked()
+    assert "layers.*.attn.{q,k,v}" in canvas.yaml()
+
+
+def test_a_group_is_no_problem_and_is_undone(canvas: Canvas) -> None:
+    canvas.page.locator(".react-flow__pane").click(position={"x": 20, "y": 20})
+    canvas.page.keyboard.press("Control+a")
+    canvas.page.keyboard.press("g")
+    canvas.checked()
+    canvas.expect_count("problems", 0)
+    assert 'groups:\n  group: {nodes: [photo, eyes, bridge, talk], note: ""}' in canvas.yaml()
+
+
+GALLERY = sorted((ROOT / "exports" / "gallery").glob("*.yaml"), key=lambda path: -path.stat().st_size)
+
+
+@pytest.mark.parametrize("path", GALLERY[:2], ids=lambda path: path.stem)
+def test_a_gallery_spec_opens_readably(page: Page, server: Server, path: Path) -> None:
+    canvas = Canvas(page, f"{server.url}/?spec=gallery/{path.name}")
+    canvas.checked()
+    spec = read(path)
+    assert spec.document is not None
+    canvas.expect_count("nodes", len(spec.document.nodes))
+    canvas.expect_count("problems", 0)
+    page.wait_for_timeout(300)
+    boxes = [box for node in page.locator(".react-flow__node-part").all() if (box := node.bounding_box())]
+    assert len(boxes) == len(spec.document.nodes)
+    for i, a in enumerate(boxes):
+        for b in boxes[i + 1 :]:
+            apart = (
+                a["x"] + a["width"] <= b["x"] + 1
+                or b["x"] + b["width"] <= a["x"] + 1
+                or a["y"] + a["height"] <= b["y"] + 1
+                or b["y"] + b["height"] <= a["y"] + 1
+            )
+            assert apart, "two nodes lie on each other"
+    assert canvas.yaml() == path.read_text()

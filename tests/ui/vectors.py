@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from assembler import template
+from assembler.adapters import blocks
 from assembler.anatomy import expanded
 from assembler.check import check
 from assembler.errors import AssemblerError
@@ -55,6 +56,10 @@ PATTERNS = [
     "layers.*.attn.{q,v}", "layers.[0-3].mlp.up", "{embed,final}", "layers.[3-1].attn.q", "a{b", "a}b", "", "a b",
     "[1]", "layers.{0,2}.attn.{q, k}", "x[0-2]y[1-2]",
 ]  # fmt: skip
+BLOCKS = [
+    "a", "stack(a, parallel(b, c))", " fuse( a,b , by = mix)", "average(a, b, weights=[1.0, 3.0])", 
+    "split(a, b, at=[64])", "nope(a)", "stack(a", "stack(a))", "stack a", "", "a.b", "stack(a, 1)",
+]  # fmt: skip
 TEMPLATES = ["{photo} what? {answer}", "{answer}", "no slots", "{a}{b} {answer}"]
 
 
@@ -75,6 +80,12 @@ def refused(source: str, target: str, port: str) -> bool:
     return bool(wire)
 
 
+def needed(info: dict[str, Any]) -> dict[str, Any]:
+    """What the rules read of a part, without the words about it."""
+    fields = [{"key": f["key"], "default": f["default"]} for f in info["fields"] if f["key"] == info["grows"]]
+    return {key: info[key] for key in ("type", "family", "role", "ports", "gives", "grows")} | {"fields": fields}
+
+
 def wires() -> dict[str, Any]:
     """A graph and, for each wire that could be added, whether check refuses it."""
     graph = check(Spec(Path("spec.yaml"), Document.model_validate(GRAPH), GRAPH))
@@ -84,7 +95,7 @@ def wires() -> dict[str, Any]:
             cases += [[source, target, port, refused(source, target, port)] for port in [*part.ports(), "nowhere"]]
     data = Checked("tab", 1, "", graph, graph.problems).as_data()
     used = {str(node["type"]) for node in GRAPH["nodes"].values()}
-    known = {name: info for name, info in catalogue()["parts"].items() if name in used}
+    known = {name: needed(info) for name, info in catalogue()["parts"].items() if name in used}
     return {"graph": GRAPH, "check": data, "catalogue": {"parts": known, "axes": catalogue()["axes"]}, "cases": cases}
 
 
@@ -115,6 +126,14 @@ def expansion(pattern: str) -> list[str] | None:
         return None
 
 
+def composition(text: str) -> str | None:
+    """A composition in its plain form; None when it is refused."""
+    try:
+        return str(blocks.parse(text))
+    except AssemblerError:
+        return None
+
+
 def vectors() -> dict[str, Any]:
     """Everything that both sides decide."""
     edges = {text: parse_edge(text) for text in EDGES}
@@ -123,6 +142,7 @@ def vectors() -> dict[str, Any]:
         "kinds": list(AXES),
         "edges": [[text, edge and [edge.source, edge.target, edge.port]] for text, edge in edges.items()],
         "patterns": [[pattern, expansion(pattern)] for pattern in PATTERNS],
+        "blocks": [[text, composition(text)] for text in BLOCKS],
         "templates": [[text, [s for s in template.slots(text) if s != "answer"]] for text in TEMPLATES],
         "grown": [LM["prompt"], "cell", (lm.port_fix("cell") or ("", ""))[1]],
         "fixes": fixes(),

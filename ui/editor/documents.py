@@ -11,7 +11,7 @@ import json
 import re
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Held:
     path: Path | None
     document: EditorDocument
     saved: str
+    seen: tuple[int, int] = (0, 0)
     version: int = 0
     tab: str = "file"
     rev: int = 0
@@ -73,23 +74,30 @@ class Documents:
         id = key_of(path) if path else UNTITLED
         with self.lock:
             held = self.held.get(id) or self._load(id, path)
-            text = _read(path) if path else EMPTY
-            if text != held.saved:
-                if held.text() == held.saved:
-                    held.changed(_drawn(text, path), "file", 0)
-                held.saved = text
+            self._follow(held)
             self.held[id] = held
             return held
+
+    def _follow(self, held: Held) -> None:
+        """See whether the file has changed on the disk; where nothing is unsaved here the document changes with it."""
+        seen = _stamp(held.path)
+        if held.path is None or seen == held.seen:
+            return
+        text = _read(held.path)
+        if text != held.saved and held.text() == held.saved:
+            held.changed(_drawn(text, held.path), "file", 0)
+        held.saved, held.seen = text, seen
 
     def _load(self, id: str, path: Path | None) -> Held:
         draft, text = self._draft(id), _read(path) if path else EMPTY
         now = int(time.time() * 1000)  # later than any version that a browser may remember
         if not draft.is_file():
-            return Held(id, path, _drawn(text, path), text, now)
+            return Held(id, path, _drawn(text, path), text, version=now)
         kept = json.loads(draft.read_text(encoding="utf-8"))
         if kept["saved"] != text and text_of(kept["document"]) == kept["saved"]:
-            return Held(id, path, _drawn(text, path), text, now)
-        return Held(id, path, kept["document"], text, kept["version"], kept["tab"], kept["rev"])
+            return Held(id, path, _drawn(text, path), text, version=now)
+        author = {key: kept[key] for key in ("version", "tab", "rev")}
+        return Held(id, path, kept["document"], text, **author)
 
     def _draft(self, id: str) -> Path:
         return Workspace.current().drafts / (re.sub(r"[^\w.-]", "_", id) + ".json")
@@ -182,10 +190,10 @@ class Documents:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, text)
             if path == held.path:
-                held.saved = text
+                held.saved, held.seen = text, _stamp(path)
                 self._keep(held)
                 return held
-            now = Held(key_of(path), path, held.document, text, held.version, held.tab, held.rev, held.checked)
+            now = replace(held, id=key_of(path), path=path, saved=text, seen=_stamp(path), answers={})
             self.held[now.id] = now
             self._keep(now)
             if held.path is None:
@@ -199,6 +207,15 @@ class Documents:
         writable = held.path is not None and Workspace.current().may_write(held.path)
         command = f"assembler validate {path or 'SPEC'}"
         return {"path": path, "writable": writable, "dirty": held.text() != held.saved, "command": command}
+
+
+def _stamp(path: Path | None) -> tuple[int, int]:
+    """What changes when a file does; nothing for one that is not there, which reading it says."""
+    try:
+        found = path.stat() if path else None
+    except OSError:
+        return (-1, -1)
+    return (found.st_mtime_ns, found.st_size) if found else (0, 0)
 
 
 def shown(path: Path) -> str:

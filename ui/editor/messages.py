@@ -64,12 +64,12 @@ class Checked:
     problems: list[Problem] = field(default_factory=list)
 
     def as_data(self) -> dict[str, Any]:
-        """For the browser: what every node gives and takes, the problems, and the text."""
+        """For the browser: what every node and adapter gives and takes, the problems, and the text."""
         return {
             "tab": self.tab,
             "rev": self.rev,
             "yaml": self.yaml,
-            "nodes": {node: _node(self.graph, node) for node in self.graph.parts},
+            "nodes": {name: _node(self.graph, name) for name in (*self.graph.parts, *self.graph.adapters)},
             "problems": problems_data(self.problems),
         }
 
@@ -90,11 +90,12 @@ def problems_data(problems: list[Problem]) -> list[dict[str, Any]]:
 
 
 def _node(graph: Graph, node: str) -> dict[str, Any]:
-    part, value = graph.parts[node], graph.values.get(node)
+    part, value = graph.receiver(node), graph.values.get(node)
     ports = part.ports()
     return {
         "kind": value.kind if value else None,
         "shape": list(value.shape) if value else [],
+        "ragged": value.ragged if value else False,
         "ports": {port: list(kinds) for port, kinds in ports.items()},
         "optional": [port for port in ports if port in part.optional],
         "wants": {port: _wanted(graph, node, port) for port in ports},
@@ -103,6 +104,6 @@ def _node(graph: Graph, node: str) -> dict[str, Any]:
 
 def _wanted(graph: Graph, node: str, port: str) -> Any:
     try:
-        return graph.parts[node].wants(port, graph.base)
+        return graph.receiver(node).wants(port, graph.base)
     except AssemblerError:
         return None  # check says it at the node

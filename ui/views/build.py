@@ -48,6 +48,7 @@ def _editor() -> None:
     """The editor with what Python holds and found. It belongs to a fragment: a gesture draws nothing else again."""
     store = documents()
     held = store.open(opened())
+    st.session_state["editor.id"] = held.id
     checked = store.check(held)
     costs().ask(held.id, meaning(held.document), checked.yaml, checked.graph.spec.path)
     asked = st.session_state.get("editor.asked", [])
@@ -55,6 +56,7 @@ def _editor() -> None:
         "doc": held.as_data(),
         "place": store.place(held),
         "check": checked.as_data(),
+        "taken": st.session_state.get("editor.taken"),
         "conflict": st.session_state.pop("editor.conflict", None),
         "answers": [held.answers[key] for key in asked if key in held.answers],
     }
@@ -67,8 +69,8 @@ def _editor() -> None:
 
 @st.fragment(run_every=FEED_SECONDS)
 def _feed() -> None:
-    """What comes by itself: costs once they are counted, and what another tab or page did to the document."""
-    held = documents().open(opened())
+    """What comes by itself, for the document that the editor drew: its costs, and what others did to it."""
+    held = documents().held[st.session_state["editor.id"]]
     latest = {**held.as_data(), "document": held.document if held.tab != st.session_state.get("editor.tab") else None}
     mount("feed", {"costs": costs().found.get(held.id), "doc": latest}, key="feed")
 
@@ -85,7 +87,10 @@ def _take() -> None:
     if sent is None or sent.id not in store.held:
         return
     st.session_state["editor.tab"] = sent.tab
-    st.session_state["editor.conflict"] = store.accept(sent)
+    conflict = store.accept(sent)
+    st.session_state["editor.conflict"] = conflict
+    if conflict is None:
+        st.session_state["editor.taken"] = {"tab": sent.tab, "rev": sent.rev}
     st.session_state["editor.asked"] = [request.id for request in sent.requests]
     held: Held = store.held[sent.id]
     for request in sent.requests:

@@ -21,8 +21,15 @@ export function App(): ReactNode {
   );
 }
 
+/** A control that takes bare keys for itself. */
+function isField(target: EventTarget | null): boolean {
+  return target instanceof HTMLElement && /^(input|textarea|select)$/i.test(target.tagName);
+}
+
+/** A field of text, with an undo and a clipboard of its own. */
 function isText(target: EventTarget | null): boolean {
-  return target instanceof HTMLElement && (target.isContentEditable || /^(input|textarea|select)$/i.test(target.tagName));
+  if (target instanceof HTMLInputElement) return target.type !== "checkbox";
+  return target instanceof HTMLTextAreaElement;
 }
 
 function Editor(): ReactNode {
@@ -154,7 +161,7 @@ function onKey(event: KeyboardEvent, flow: Flow, element: HTMLElement): void {
     bound();
     return;
   }
-  if (modifier || event.altKey || isText(event.target)) return;
+  if (modifier || event.altKey || isField(event.target)) return;
   const onCanvas = event.target === element || (event.target instanceof Element && event.target.closest(".canvas") !== null);
   const keys: Record<string, () => void> = {
     delete: removeSelected,

@@ -16,12 +16,12 @@ import {
   useStore as useFlowStore,
 } from "@xyflow/react";
 import { type DragEvent, memo, type ReactNode, useCallback, useEffect, useMemo, useRef, useState } from "react";
-import { edgeText, type Point, wiresOf } from "./document";
+import { edgeText, hostOf, type Point, wiresOf } from "./document";
 import { GroupNode, type GroupNodeType } from "./GroupNode";
 import { connect, connectAnywhere, grow, positions } from "./gestures";
 import { colourOf } from "./kinds";
 import { NODE_WIDTH, placed } from "./layout";
-import { GROW, PartNode, type PartNodeType } from "./PartNode";
+import { adapterHandle, endOf, GROW, PartNode, type PartNodeType } from "./PartNode";
 import { givesOf, growthRefusal, portsOf, refusal } from "./rules";
 import { store, useStore } from "./store";
 import { WireEdge, type WireEdgeType } from "./WireEdge";
@@ -88,13 +88,14 @@ function useEdges(): WireEdgeType[] {
   return useMemo(() => {
     const known = { graph, catalogue, check };
     return wiresOf(graph)
-      .filter(({ source, target }) => source in graph.nodes && target in graph.nodes)
+      .filter(({ source, target }) => source in graph.nodes && hostOf(graph, target) in graph.nodes)
       .map((wire) => {
         const id = edgeText(wire);
         const grows = !(wire.port in portsOf(known, wire.target));
-        const targetHandle = grows ? GROW : wire.port;
+        const onAdapter = !(wire.target in graph.nodes);
+        const targetHandle = onAdapter ? adapterHandle(wire.target, wire.port) : grows ? GROW : wire.port;
         const label = `wire from ${wire.source} to ${wire.target} ${wire.port}`;
-        const ends = { source: wire.source, target: wire.target, sourceHandle: "out", targetHandle };
+        const ends = { source: wire.source, target: hostOf(graph, wire.target), sourceHandle: "out", targetHandle };
         return { id, type: "wire" as const, ...ends, selected: selected.includes(id), data: NO_DATA, ariaLabel: label };
       });
   }, [graph, selected, catalogue, check]);
@@ -127,7 +128,7 @@ function commitSelection(nodes: FlowNode[], changes: NodeChange<FlowNode>[]): vo
 
 /** A connection as React Flow has it, as a wire; the handle that was grabbed may be either end. */
 function toWire(connection: Connection): { source: string; target: string; port: string } {
-  return { source: connection.source, target: connection.target, port: connection.targetHandle ?? "in" };
+  return { source: connection.source, ...endOf(connection.target, connection.targetHandle) };
 }
 
 function isValid(connection: Connection | WireEdgeType): boolean {
@@ -147,7 +148,8 @@ function HeldWire(props: ConnectionLineComponentProps): ReactNode {
   const { fromX, fromY, toX, toY, fromPosition, toPosition, fromNode, fromHandle, toNode, toHandle } = props;
   const [path] = getBezierPath({ sourceX: fromX, sourceY: fromY, targetX: toX, targetY: toY, sourcePosition: fromPosition, targetPosition: toPosition });
   const forward = fromHandle.type === "source";
-  const kind = forward ? givesOf(store.known, fromNode.id)[0] : portsOf(store.known, fromNode.id)[fromHandle.id ?? ""]?.[0];
+  const end = endOf(fromNode.id, fromHandle.id ?? null);
+  const kind = forward ? givesOf(store.known, fromNode.id)[0] : portsOf(store.known, end.target)[end.port]?.[0];
   const why = reason(fromNode.id, fromHandle.id ?? null, forward, toNode?.id, toHandle?.id ?? null, toHandle?.type);
   return (
     <g>
@@ -165,9 +167,14 @@ function reason(from: string, port: string | null, forward: boolean, to: string 
   if (to === undefined || type === undefined) return null;
   if (forward && type === "source") return "a wire ends at an input";
   if (!forward && type === "target") return "a wire starts at an output";
-  if (!forward) return refusal(store.known, { source: to, target: from, port: port ?? "in" });
+  if (!forward) return refusal(store.known, { source: to, ...endOf(from, port) });
   if (toPort === GROW) return growthRefusal(store.known, from, to);
-  return refusal(store.known, { source: from, target: to, port: toPort ?? "in" });
+  return refusal(store.known, { source: from, ...endOf(to, toPort) });
+}
+
+function toEnd(node: string, handle: string): { node: string; port: string } {
+  const { target, port } = endOf(node, handle);
+  return { node: target, port };
 }
 
 function pointOf(event: MouseEvent | TouchEvent): Point {
@@ -241,10 +248,10 @@ export const Canvas = memo(function Canvas(): ReactNode {
         if (why) store.say(`Not connected: ${why}`);
       } else if (target && target !== connecting.node) {
         if (connecting.port === null) connectAnywhere(connecting.node, target);
-        else connect({ source: target, target: connecting.node, port: connecting.port });
+        else connect({ source: target, ...endOf(connecting.node, connecting.port) });
       } else if (!target) {
         const at = flow.screenToFlowPosition({ x: screen[0], y: screen[1] });
-        const end = connecting.port === null ? { from: connecting.node } : { to: { node: connecting.node, port: connecting.port } };
+        const end = connecting.port === null ? { from: connecting.node } : { to: toEnd(connecting.node, connecting.port) };
         store.set({ menu: { screen, flow: [at.x, at.y - 40], ...end } });
       }
     },
@@ -286,7 +293,9 @@ export const Canvas = memo(function Canvas(): ReactNode {
       >
         <Background variant={BackgroundVariant.Dots} gap={22} size={1.4} />
         <Controls showInteractive={false} position="bottom-left" />
-        <MiniMap<FlowNode> pannable zoomable nodeColor={miniColour} nodeStrokeWidth={0} position="bottom-right" ariaLabel="Overview" />
+        {!compact && (
+          <MiniMap<FlowNode> pannable zoomable nodeColor={miniColour} nodeStrokeWidth={0} position="bottom-right" ariaLabel="Overview" />
+        )}
       </ReactFlow>
       {empty && (
         <div className="empty">

@@ -73,7 +73,7 @@ function textOf(node: string): string {
   const { graph } = history.doc;
   const found = check?.nodes[node];
   const wires = wiresOf(graph).filter((wire) => wire.source === node || wire.target === node);
-  return [node, JSON.stringify(graph.nodes[node]), found?.kind, found ? shapeText(found.shape) : "", ...wires.map(edgeText)].join(" ").toLowerCase();
+  return [node, JSON.stringify(graph.nodes[node]), found?.kind, found ? shapeText(found) : "", ...wires.map(edgeText)].join(" ").toLowerCase();
 }
 
 function GraphSearch(): ReactNode {

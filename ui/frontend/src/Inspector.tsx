@@ -1,6 +1,7 @@
 /** The form of what is selected, made from the part's schema. A value is taken on Enter or when the field is left. */
 import { type ReactNode, useEffect, useState } from "react";
 import { adaptersOn, edgeText, isRaw, type Json, parseEdge, type Raw, trainedNames, typeOf, wiresOf } from "./document";
+import { Composition } from "./Composition";
 import { Field } from "./Field";
 import { problemsOf } from "./findings";
 import { count, shapeText } from "./format";
@@ -53,6 +54,7 @@ function PartForm({ section, id }: PartFormProps): ReactNode {
       <Unknown section={section} id={id} raw={raw} info={info} />
       {section === "nodes" && <Wires node={id} />}
       {section === "nodes" && <Adapters host={id} />}
+      {section === "nodes" && <Composition host={id} />}
       <Actions section={section} id={id} />
     </form>
   );
@@ -166,7 +168,7 @@ function Wires({ node }: { node: string }): ReactNode {
       <legend>wires</legend>
       {carried?.kind && (
         <p className="carries">
-          <PortMark kind={carried.kind} /> gives {carried.kind} <code>{shapeText(carried.shape)}</code>
+          <PortMark kind={carried.kind} /> gives {carried.kind} <code>{shapeText(carried)}</code>
         </p>
       )}
       <ul className="wires">
@@ -250,7 +252,7 @@ function WireForm({ edge }: { edge: string }): ReactNode {
       {carried?.kind && (
         <>
           <p className="carries">
-            <PortMark kind={carried.kind} /> {carried.kind} <code>{shapeText(carried.shape)}</code>
+            <PortMark kind={carried.kind} /> {carried.kind} <code>{shapeText(carried)}</code>
           </p>
           <table>
             <tbody>
@@ -349,7 +351,7 @@ function Outline(): ReactNode {
               </td>
               <td>{typeOf(raw)}</td>
               <td>
-                {check?.nodes[node]?.kind} <code>{check?.nodes[node]?.kind ? shapeText(check.nodes[node].shape) : ""}</code>
+                {check?.nodes[node]?.kind} <code>{check?.nodes[node]?.kind ? shapeText(check.nodes[node]) : ""}</code>
               </td>
             </tr>
           ))}

@@ -1,6 +1,7 @@
 /** A node on the canvas: its part, ports, adapters, cost and state. */
 import { Handle, type Node, type NodeProps, Position } from "@xyflow/react";
 import { memo, type ReactNode } from "react";
+import { isLeaf, namesIn, parseBlocks, stackOf, type Tree } from "./compose";
 import { adaptersOn, isRaw, trainedNames, typeOf } from "./document";
 import { findings, problemsOf } from "./findings";
 import { count, shapeText } from "./format";
@@ -29,17 +30,38 @@ function whyNot(known: Known, node: string, port: string | null, side: "in" | "o
   if (connecting.port === null) {
     if (side === "out") return "a wire ends at an input";
     if (port === GROW) return growthRefusal(known, connecting.node, node);
-    return refusal(known, { source: connecting.node, target: node, port: port ?? "" });
+    return refusal(known, { source: connecting.node, ...endOf(node, port) });
   }
   if (side === "in") return "a wire starts at an output";
-  return refusal(known, { source: node, target: connecting.node, port: connecting.port });
+  return refusal(known, { source: node, ...endOf(connecting.node, connecting.port) });
+}
+
+/** A handle's name for the port of an adapter, which sits on its host's node. */
+export function adapterHandle(adapter: string, port: string): string {
+  return `@${adapter}.${port}`;
+}
+
+/** What a handle on a node stands for: a port of the node, or one of an adapter on it. */
+export function endOf(node: string, handle: string | null | undefined): { target: string; port: string } {
+  if (!handle?.startsWith("@")) return { target: node, port: handle ?? "in" };
+  const [target = "", port = "in"] = handle.slice(1).split(".");
+  return { target, port };
 }
 
 /** The handle of a port that is written into the template when a wire ends there. */
 export const GROW = "+";
 
-function InPort({ node, port, kinds }: { node: string; port: string; kinds: string[] }): ReactNode {
-  const why = useStore((state) => (state.connecting ? whyNot(store.known, node, port, "in") : undefined));
+interface InPortProps {
+  node: string;
+  port: string;
+  kinds: string[];
+  /** The React Flow node, where the port belongs to an adapter on it. */
+  on?: string;
+}
+
+function InPort({ node, port, kinds, on }: InPortProps): ReactNode {
+  const handle = on === undefined ? port : adapterHandle(node, port);
+  const why = useStore((state) => (state.connecting ? whyNot(store.known, on ?? node, handle, "in") : undefined));
   const fed = useStore(() => feederOf(store.known, node, port) !== null);
   const problem = useStore((state) => findings(state.check).byPort.get(`${node}.${port}`)?.message);
   const optional = useStore((state) => state.check?.nodes[node]?.optional.includes(port) ?? false);
@@ -47,7 +69,7 @@ function InPort({ node, port, kinds }: { node: string; port: string; kinds: stri
   const label = `input ${port} of ${node}, takes ${kinds.join(" or ")}${problem ? `; ${problem}` : ""}`;
   return (
     <div className={`port in${state}${problem ? " wrong" : ""}`} title={why || problem || kinds.join(" or ")}>
-      <Handle type="target" position={Position.Left} id={port} role="button" tabIndex={-1} aria-label={label}>
+      <Handle type="target" position={Position.Left} id={handle} role="button" tabIndex={-1} aria-label={label}>
         <PortMark kind={kinds[0]} open={!fed} />
       </Handle>
       <span className="port-name">{port === "in" ? kinds[0] : port}</span>
@@ -75,7 +97,7 @@ function OutPort({ node }: { node: string }): ReactNode {
   const kinds = useStore(() => givesOf(store.known, node).join(" or "));
   const shape = useStore((state) => {
     const found = state.check?.nodes[node];
-    return found?.kind ? shapeText(found.shape) : "";
+    return found?.kind ? shapeText(found) : "";
   });
   const why = useStore((state) => (state.connecting ? whyNot(store.known, node, null, "out") : undefined));
   const state = why === undefined ? "" : why === null ? " fits" : " dim";
@@ -90,20 +112,48 @@ function OutPort({ node }: { node: string }): ReactNode {
   );
 }
 
+/** The adapters on a node as they are composed: in a row one after the other, boxed where they are combined. */
 function Chips({ node }: { node: string }): ReactNode {
   const names = useStore((state) => adaptersOn(state.history.doc.graph, node).join(" "));
-  const chosen = useStore((state) => state.selection.adapter);
+  const text = useStore((state) => state.history.doc.graph.compose[node]);
+  const ports = useStore(() =>
+    JSON.stringify(adaptersOn(store.doc.graph, node).map((name) => [name, Object.entries(portsOf(store.known, name))])),
+  );
   if (names === "") return null;
+  const all = names.split(" ");
+  const tree = text === undefined ? stackOf(all) : parseBlocks(text);
+  const placed = new Set(tree === null ? [] : namesIn(tree));
+  const inputs = JSON.parse(ports) as [string, [string, string[]][]][];
   return (
-    <div className="chips">
-      {names.split(" ").map((name) => (
-        <Chip key={name} name={name} chosen={chosen === name} />
-      ))}
+    <div className="adapters">
+      {inputs.flatMap(([name, taken]) => taken.map(([port, kinds]) => <InPort key={`${name}.${port}`} node={name} port={port} kinds={kinds} on={node} />))}
+      {tree !== null && <BlockChips tree={tree} outer />}
+      {all.some((name) => !placed.has(name)) && (
+        <div className="chips idle" title="in no composition: these do not run">
+          {all.filter((name) => !placed.has(name)).map((name) => <Chip key={name} name={name} />)}
+        </div>
+      )}
     </div>
   );
 }
 
-function Chip({ name, chosen }: { name: string; chosen: boolean }): ReactNode {
+function BlockChips({ tree, outer = false }: { tree: Tree; outer?: boolean }): ReactNode {
+  if (isLeaf(tree)) return <Chip name={tree.name} />;
+  const by = tree.options.by;
+  const label = tree.op + Object.entries(tree.options).map(([key, value]) => (key === "by" ? "" : ` ${value}`)).join("");
+  return (
+    <div className={`chips ${tree.op}${outer && tree.op === "stack" ? "" : " boxed"}`}>
+      {!(outer && tree.op === "stack") && <small>{label}</small>}
+      {tree.children.map((child, index) => (
+        <BlockChips key={index} tree={child} />
+      ))}
+      {by !== undefined && <Chip name={by} />}
+    </div>
+  );
+}
+
+function Chip({ name }: { name: string }): ReactNode {
+  const chosen = useStore((state) => state.selection.adapter === name);
   const type = useStore((state) => typeOf(state.history.doc.graph.adapters[name]));
   const trained = useStore((state) => trainedNames(state.history.doc.graph).has(name));
   const cost = useStore((state) => state.feed?.costs?.adapters[name]?.parameters);
@@ -148,7 +198,26 @@ function Foot({ node }: { node: string }): ReactNode {
   );
 }
 
-export const PartNode = memo(function PartNode({ id, selected }: NodeProps<PartNodeType>): ReactNode {
+export const PartNode = memo(function PartNode({ id, selected, height }: NodeProps<PartNodeType>): ReactNode {
+  const compact = useStore((state) => state.compact);
+  return compact && height ? <Seal id={id} selected={selected} height={height} /> : <Card id={id} selected={selected} />;
+});
+
+/** A node from afar: its name in its colour, at its own size. React Flow keeps where its ports were. */
+function Seal({ id, selected, height }: { id: string; selected: boolean; height: number }): ReactNode {
+  const type = useStore((state) => typeOf(state.history.doc.graph.nodes[id]));
+  const family = useStore((state) => state.catalogue.parts[type]?.family ?? "unknown");
+  const wrong = useStore((state) => problemsOf(state.check, id).length > 0);
+  return (
+    <article className={`part seal ${family}${selected ? " chosen" : ""}${wrong ? " wrong" : ""}`} data-node={id} style={{ height }}>
+      <header>
+        <strong>{id}</strong>
+      </header>
+    </article>
+  );
+}
+
+function Card({ id, selected }: { id: string; selected: boolean }): ReactNode {
   const type = useStore((state) => typeOf(state.history.doc.graph.nodes[id]));
   const family = useStore((state) => state.catalogue.parts[type]?.family);
   const ports = useStore(() => JSON.stringify(portsOf(store.known, id)));
@@ -183,4 +252,4 @@ export const PartNode = memo(function PartNode({ id, selected }: NodeProps<PartN
       <Foot node={id} />
     </article>
   );
-});
+}

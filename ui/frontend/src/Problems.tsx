@@ -31,9 +31,14 @@ export function Problems(): ReactNode {
   );
 }
 
+function hasName(name: string): boolean {
+  const { nodes, adapters } = store.doc.graph;
+  return name in nodes || name in adapters;
+}
+
 function Row({ problem }: { problem: Problem }): ReactNode {
   const go = (): void => {
-    if (problem.node !== null && problem.node in store.doc.graph.nodes) store.goTo(problem.node);
+    if (problem.node !== null && hasName(problem.node)) store.goTo(problem.node);
     else store.set({ side: "yaml" });
   };
   return (

@@ -30,7 +30,7 @@ export const WireEdge = memo(function WireEdge(props: EdgeProps<WireEdgeType>): 
   const clash = problem !== undefined && want != null && width != null && want !== width;
   const colour = problem ? "var(--red)" : carried?.kind ? colourOf(carried.kind) : "var(--faint)";
   const lift = targetX - sourceX < SHORT && Math.abs(targetY - sourceY) < 60 ? ABOVE_NODES : 0;
-  const text = carried?.kind ? shapeText(carried.shape) : "";
+  const text = carried?.kind ? shapeText(carried) : "";
   return (
     <>
       <BaseEdge

@@ -1,4 +1,5 @@
 /** Every change of a document: a pure function from a document and an action to the next document. */
+import { appended, blocksText, namesIn, parseBlocks, renamedIn } from "./compose";
 import { type Doc, edgeText, equal, type Graph, isRaw, type Json, parseEdge, type Point, type Raw, type Wire } from "./document";
 import type { Operation } from "./messages";
 
@@ -7,7 +8,8 @@ export type Section = "nodes" | "adapters";
 
 export type Action =
   | { do: "add"; id: string; raw: Raw; layout: Layout; edges?: string[]; set?: Setting[] }
-  | { do: "attach"; id: string; raw: Raw }
+  | { do: "attach"; id: string; raw: Raw; runs: boolean }
+  | { do: "compose"; host: string; text: string | undefined }
   | { do: "move"; layout: Layout }
   | { do: "remove"; names: string[]; edges: string[] }
   | { do: "connect"; edge: string; set?: Setting[] }
@@ -53,7 +55,12 @@ function next(graph: Graph, action: Exclude<Action, { do: "replace" }>): Graph {
     }
     case "attach":
       if (action.id in graph.adapters || action.id in graph.nodes) return graph;
-      return { ...graph, adapters: { ...graph.adapters, [action.id]: action.raw } };
+      return attached(graph, action);
+    case "compose": {
+      const rest = omit(graph.compose, new Set([action.host]));
+      if (action.text === undefined) return { ...graph, compose: rest };
+      return { ...graph, compose: { ...graph.compose, [action.host]: action.text } };
+    }
     case "move":
       return { ...graph, layout: { ...graph.layout, ...rounded(action.layout) } };
     case "remove":
@@ -87,6 +94,28 @@ function next(graph: Graph, action: Exclude<Action, { do: "replace" }>): Graph {
     case "section":
       return { ...graph, [action.key]: action.value };
   }
+}
+
+/** The graph with an adapter more; where its host has a composition, it runs after all others. */
+function attached(graph: Graph, { id, raw, runs }: Extract<Action, { do: "attach" }>): Graph {
+  const adapters = { ...graph.adapters, [id]: raw };
+  const host = String(raw.host);
+  const tree = runs && graph.compose[host] !== undefined ? parseBlocks(graph.compose[host]) : null;
+  if (tree === null) return { ...graph, adapters };
+  return { ...graph, adapters, compose: { ...graph.compose, [host]: blocksText(appended(tree, id)) } };
+}
+
+/** The compositions under new names; what is gone is taken out, and a text that is no composition is left alone. */
+function recomposed(compose: Record<string, string>, change: (name: string) => string | null): Record<string, string> {
+  const entries = Object.entries(compose).flatMap(([host, text]): [string, string][] => {
+    const name = change(host);
+    if (name === null) return [];
+    const tree = parseBlocks(text);
+    if (tree === null || !namesIn(tree).some((item) => change(item) !== item)) return [[name, text]];
+    const next = renamedIn(tree, change);
+    return next === null ? [] : [[name, blocksText(next)]];
+  });
+  return Object.fromEntries(entries);
 }
 
 function rounded(layout: Layout): Layout {
@@ -128,6 +157,7 @@ function without(graph: Graph, names: Set<string>, edges: Set<string>): Graph {
     nodes: omit(graph.nodes, gone),
     adapters: omit(graph.adapters, gone),
     edges: kept,
+    compose: recomposed(graph.compose, (name) => (gone.has(name) ? null : name)),
     layout: omit(graph.layout, gone),
     stages: graph.stages.flatMap((stage) => left(stage, gone)),
     groups: Object.fromEntries(groups.filter(([, group]) => group.nodes.length > 0)),
@@ -171,6 +201,7 @@ function renamed(graph: Graph, id: string, to: string): Graph {
     nodes: renamedKeys(graph.nodes, id, to),
     adapters: Object.fromEntries(adapters),
     edges,
+    compose: recomposed(graph.compose, swap),
     layout: renamedKeys(graph.layout, id, to),
     stages: graph.stages.map((stage) => trains(stage, swap)),
     groups: Object.fromEntries(groups),

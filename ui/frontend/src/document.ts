@@ -14,6 +14,7 @@ export interface Graph {
   nodes: Record<string, Json>;
   edges: string[];
   adapters: Record<string, Json>;
+  compose: Record<string, string>;
   data: Json;
   stages: Json[];
   layout: Record<string, Point>;
@@ -67,6 +68,12 @@ export function adaptersOn(graph: Graph, node: string): string[] {
     const raw = graph.adapters[name];
     return isRaw(raw) && raw.host === node;
   });
+}
+
+/** The node that a wire goes into: for one that ends at an adapter, its host. */
+export function hostOf(graph: Graph, target: string): string {
+  const raw = graph.adapters[target];
+  return isRaw(raw) && typeof raw.host === "string" && !(target in graph.nodes) ? raw.host : target;
 }
 
 /** The nodes and adapters that some stage trains. */

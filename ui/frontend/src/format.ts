@@ -3,8 +3,11 @@ import type { Dim } from "./messages";
 
 const SYMBOLS: Record<string, string> = { batch: "B" };
 
-export function shapeText(shape: Dim[]): string {
-  return `[${shape.map((dim) => (dim === null ? "?" : (SYMBOLS[dim] ?? String(dim)))).join(", ")}]`;
+/** `[B, 16, 576]`; a ragged value has at most so many items, written `≤16`. */
+export function shapeText({ shape, ragged }: { shape: Dim[]; ragged: boolean }): string {
+  const words = shape.map((dim) => (dim === null ? "?" : (SYMBOLS[dim] ?? String(dim))));
+  if (ragged && words.length > 1) words[1] = `≤${words[1]}`;
+  return `[${words.join(", ")}]`;
 }
 
 export function count(value: number): string {

@@ -67,7 +67,8 @@ export function attach(info: PartInfo, host: string): void {
     return;
   }
   const id = freshName(store.doc.graph, info.name);
-  store.act({ do: "attach", id, raw: { type: info.type, ...info.start, host } }, `Attached ${id} to ${host}`);
+  const runs = info.trait !== "mixer";
+  store.act({ do: "attach", id, raw: { type: info.type, ...info.start, host }, runs }, `Attached ${id} to ${host}`);
   store.select({ adapter: id });
   used(info);
 }
@@ -211,6 +212,10 @@ export function groupSelected(): void {
   for (let number = 2; id in groups; number += 1) id = `group${number}`;
   store.act({ do: "group", id, nodes, note: "" }, `Grouped ${nodes.join(", ")}`);
   store.select({ group: id });
+}
+
+export function setComposition(host: string, text: string | undefined): void {
+  store.act({ do: "compose", host, text }, text === undefined ? `${host}: adapters one after the other` : `${host}: ${text}`);
 }
 
 export function describe(node: string): string {

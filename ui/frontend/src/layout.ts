@@ -1,13 +1,13 @@
 /** Tidy layout: left to right, in layers. */
 import dagre from "@dagrejs/dagre";
-import { adaptersOn, type Graph, type Point, wiresOf } from "./document";
+import { adaptersOn, type Graph, hostOf, type Point, wiresOf } from "./document";
 
 export const NODE_WIDTH = 208;
 const LAYER_GAP = 190;
 const ROW_GAP = 44;
 
 export function nodeHeight(graph: Graph, node: string, ports: number): number {
-  return 78 + 24 * Math.max(ports, 1) + 30 * Math.ceil(adaptersOn(graph, node).length / 2);
+  return 110 + 24 * Math.max(ports, 1) + 30 * adaptersOn(graph, node).length;
 }
 
 /** Positions for some nodes (all by default), rounded to whole pixels. */
@@ -18,7 +18,8 @@ export function tidy(graph: Graph, portsOf: (node: string) => number, only?: Set
   plan.setDefaultEdgeLabel(() => ({}));
   for (const node of names) plan.setNode(node, { width: NODE_WIDTH, height: nodeHeight(graph, node, portsOf(node)) });
   for (const { source, target } of wiresOf(graph)) {
-    if (names.includes(source) && names.includes(target)) plan.setEdge(source, target);
+    const node = hostOf(graph, target);
+    if (names.includes(source) && names.includes(node)) plan.setEdge(source, node);
   }
   dagre.layout(plan);
   return Object.fromEntries(

@@ -23,6 +23,7 @@ export interface PartInfo {
   doc: string;
   papers: string[];
   modalities: string[];
+  trait: "delta" | "whole" | "mixer" | null;
   ports: Record<string, string[]>;
   gives: string[];
   grows: string | null;
@@ -40,6 +41,7 @@ export type Dim = number | string | null;
 export interface NodeCheck {
   kind: string | null;
   shape: Dim[];
+  ragged: boolean;
   ports: Record<string, string[]>;
   optional: string[];
   wants: Record<string, Dim>;
@@ -99,6 +101,8 @@ export interface Received {
   doc: { id: string; version: number; tab: string; rev: number; document: Doc };
   place: { path: string | null; writable: boolean; dirty: boolean; command: string };
   check: Check | null;
+  /** The newest gesture that Python took in this session, and from which tab. */
+  taken: { tab: string; rev: number } | null;
   conflict: { version: number; document: Doc } | null;
   answers: Answer[];
 }

@@ -1,5 +1,5 @@
 /** Which wire may be drawn. Python's check says the same with more words; `tests/vectors.json` holds both to it. */
-import { type Graph, isRaw, type Raw, typeOf, type Wire, wiresOf } from "./document";
+import { type Graph, hostOf, isRaw, type Raw, typeOf, type Wire, wiresOf } from "./document";
 import type { Catalogue, Check, PartInfo } from "./messages";
 
 export interface Known {
@@ -8,8 +8,9 @@ export interface Known {
   check: Check | null;
 }
 
-export function infoOf(known: Known, node: string): PartInfo | undefined {
-  return known.catalogue.parts[typeOf(known.graph.nodes[node])];
+/** The part of a node or an adapter. */
+export function infoOf(known: Known, name: string): PartInfo | undefined {
+  return known.catalogue.parts[typeOf(known.graph.nodes[name] ?? known.graph.adapters[name])];
 }
 
 const SLOT = /\{\{|\}\}|\{([A-Za-z_]\w*)\}/g;
@@ -59,13 +60,14 @@ export function feederOf(known: Known, node: string, port: string): string | nul
 /** Why a wire cannot be drawn, in a sentence; null when it can. */
 export function refusal(known: Known, wire: Wire): string | null {
   const { source, target, port } = wire;
-  if (source === target) return `${source} cannot feed itself`;
+  const node = hostOf(known.graph, target);
+  if (source === node) return `${source} cannot feed itself`;
   const accepted = portsOf(known, target)[port];
   if (!accepted) return `${target} has no input ${port}`;
   const feeder = feederOf(known, target, port);
   if (feeder === source) return `${source} feeds it already`;
   if (feeder) return `already fed by ${feeder}; remove that wire first`;
-  if (reaches(known.graph, target, source)) return `${target} leads back to ${source}: a circle`;
+  if (reaches(known.graph, node, source)) return `${node} leads back to ${source}: a circle`;
   return mismatch(known, source, accepted);
 }
 
@@ -93,9 +95,10 @@ export function reaches(graph: Graph, from: string, to: string): boolean {
   for (let node = queue.pop(); node !== undefined; node = queue.pop()) {
     if (node === to) return true;
     for (const wire of wires) {
-      if (wire.source === node && !seen.has(wire.target)) {
-        seen.add(wire.target);
-        queue.push(wire.target);
+      const next = hostOf(graph, wire.target);
+      if (wire.source === node && !seen.has(next)) {
+        seen.add(next);
+        queue.push(next);
       }
     }
   }

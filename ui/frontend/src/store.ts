@@ -1,7 +1,7 @@
 /** The editor's state. The browser owns the document; Python answers with what it found. */
 import { useSyncExternalStore } from "react";
 import type { Action } from "./actions";
-import type { Doc, Point } from "./document";
+import { type Doc, hostOf, type Point } from "./document";
 import { begin, commit, type History, redo, undo } from "./history";
 import type { Answer, Catalogue, Check, Feed, Received, Request, Sent } from "./messages";
 import type { Known } from "./rules";
@@ -31,7 +31,7 @@ export interface State {
   id: string | null;
   history: History;
   rev: number;
-  sentRev: number;
+  takenRev: number;
   version: number;
   synced: string | null;
   check: Check | null;
@@ -56,7 +56,7 @@ export interface State {
 const NOTHING: Selection = { nodes: [], edges: [], adapter: null, group: null };
 const EMPTY: Doc = {
   base: "assembler: 1\n",
-  graph: { name: "model", nodes: {}, edges: [], adapters: {}, data: null, stages: [], layout: {}, groups: {} },
+  graph: { name: "model", nodes: {}, edges: [], adapters: {}, compose: {}, data: null, stages: [], layout: {}, groups: {} },
 };
 
 function fresh(): State {
@@ -64,7 +64,7 @@ function fresh(): State {
     id: null,
     history: begin(EMPTY),
     rev: 0,
-    sentRev: 0,
+    takenRev: 0,
     version: 0,
     synced: null,
     check: null,
@@ -88,7 +88,7 @@ function fresh(): State {
 }
 
 /** What is kept of a document while another one is open or the editor is not on the page. */
-type Kept = Pick<State, "history" | "rev" | "sentRev" | "version" | "synced" | "check">;
+type Kept = Pick<State, "history" | "rev" | "takenRev" | "version" | "synced" | "check">;
 
 class Store {
   private state = fresh();
@@ -154,8 +154,12 @@ class Store {
 
   readonly say = (text: string): void => this.set({ said: { text, serial: ++this.serial } });
   readonly select = (change: Partial<Selection>): void => this.set({ selection: { ...NOTHING, ...change } });
-  readonly goTo = (node: string): void => {
-    this.set({ centre: { node, serial: ++this.serial }, selection: { ...NOTHING, nodes: [node] } });
+  /** Bring a node, or the host of an adapter, into the middle, and select it. */
+  readonly goTo = (name: string): void => {
+    const isNode = name in this.doc.graph.nodes;
+    const node = hostOf(this.doc.graph, name);
+    const selection = isNode ? { ...NOTHING, nodes: [name] } : { ...NOTHING, adapter: name };
+    this.set({ centre: { node, serial: ++this.serial }, selection });
   };
 
   /** Ask Python for something; the request goes with every message until it is answered. */
@@ -174,7 +178,6 @@ class Store {
       this.queued = false;
       const { id, rev, version, requests } = this.state;
       if (id === null || this.send === null) return;
-      this.set({ sentRev: rev });
       this.send({ tab: tab(), id, parent: version, rev, force, document: this.doc, requests });
     });
   }
@@ -196,6 +199,7 @@ class Store {
   };
 
   readonly receive = (data: Received): void => {
+    if (data.taken?.tab === tab()) this.set({ takenRev: Math.max(this.state.takenRev, data.taken.rev) });
     if (this.state.id !== data.doc.id) this.open(data);
     else if (data.doc.tab !== tab() && data.doc.version > this.state.version) this.follow(data.doc);
     else if (data.doc.tab === tab()) this.set({ version: Math.max(this.state.version, data.doc.version) });
@@ -220,17 +224,17 @@ class Store {
   }
 
   private open(data: Received): void {
-    const { id, history, rev, sentRev, version, synced, check } = this.state;
+    const { id, history, rev, takenRev, version, synced, check } = this.state;
     const savedAs = data.answers.some((answer) => this.waiting.has(answer.id)) && data.doc.tab === tab();
     if (id !== null && savedAs) return this.set({ id: data.doc.id, version: data.doc.version });
-    if (id !== null) this.kept.set(id, { history, rev, sentRev, version, synced, check });
+    if (id !== null) this.kept.set(id, { history, rev, takenRev, version, synced, check });
     const before = this.kept.get(data.doc.id);
     const { doc } = data;
     const known = `${doc.tab}:${doc.rev}`;
     const start: Kept = before ?? {
       history: begin(doc.document),
       rev: doc.tab === tab() ? doc.rev : 0,
-      sentRev: doc.tab === tab() ? doc.rev : 0,
+      takenRev: doc.tab === tab() ? doc.rev : 0,
       version: doc.version,
       synced: known,
       check: null,
@@ -258,9 +262,10 @@ class Store {
     if (draft.length < 2_000_000) sessionStorage.setItem(`assembler:${id}`, draft);
   }
 
-  /** Take over what another tab did, when this one has nothing of its own under way. */
+  /** Take over what another tab did, when all of this one's own was taken by Python. */
   private follow(doc: { version: number; tab: string; rev: number; document: Doc | null }): void {
-    if (doc.document === null || this.state.rev > this.state.sentRev) return;
+    const { rev, takenRev, conflict } = this.state;
+    if (doc.document === null || conflict !== null || rev > takenRev) return;
     const history = commit(this.state.history, { do: "replace", doc: doc.document }, "Changed in another tab");
     this.set({ history, version: doc.version, synced: `${doc.tab}:${doc.rev}` });
   }

@@ -12,7 +12,8 @@ const FIRST: Doc = {
     name: "m",
     nodes: { photo: { type: "input.image" }, eyes: { type: "encoder.timm", model: "x" }, talk: { type: "backbone.causal_lm" } },
     edges: ["photo -> eyes", "eyes -> talk.photo", "not an edge"],
-    adapters: { tune: { type: "adapter.lora", host: "talk" } },
+    adapters: { tune: { type: "adapter.lora", host: "talk" }, more: { type: "adapter.lora", host: "talk" } },
+    compose: { talk: "parallel(tune, more)" },
     data: { type: "dataset.digits", columns: { photo: "image" } },
     stages: [{ name: "one", train: ["eyes", "tune"] }, { name: "two", train: ["tune"] }],
     layout: { photo: [0, 0], eyes: [300, 0] },
@@ -29,7 +30,8 @@ const layout = fc.dictionary(name, point, { maxKeys: 3 });
 
 const action: fc.Arbitrary<Action> = fc.oneof(
   fc.record({ do: fc.constant("add" as const), id: name, raw, layout, edges: fc.array(edge, { maxLength: 2 }) }),
-  fc.record({ do: fc.constant("attach" as const), id: name, raw }),
+  fc.record({ do: fc.constant("attach" as const), id: name, raw, runs: fc.boolean() }),
+  fc.record({ do: fc.constant("compose" as const), host: name, text: fc.option(fc.constantFrom("stack(tune)", "nonsense(", "tune"), { nil: undefined }) }),
   fc.record({ do: fc.constant("move" as const), layout }),
   fc.record({ do: fc.constant("remove" as const), names: fc.array(name, { maxLength: 3 }), edges: fc.array(edge, { maxLength: 2 }) }),
   fc.record({ do: fc.constant("connect" as const), edge }),
@@ -80,7 +82,18 @@ test("what is removed leaves nothing that speaks of it", () => {
   const { graph } = reduce(FIRST, { do: "remove", names: ["talk"], edges: [] });
   expect(graph.edges).toEqual(["photo -> eyes", "not an edge"]);
   expect(graph.adapters).toEqual({});
+  expect(graph.compose).toEqual({});
   expect(graph.stages).toEqual([{ name: "one", train: ["eyes"] }]);
+});
+
+test("a composition follows its adapters and its host", () => {
+  const renamed = reduce(reduce(FIRST, { do: "rename", id: "more", to: "extra" }), { do: "rename", id: "talk", to: "lm" });
+  expect(renamed.graph.compose).toEqual({ lm: "parallel(tune, extra)" });
+  expect(reduce(FIRST, { do: "remove", names: ["more"], edges: [] }).graph.compose).toEqual({ talk: "tune" });
+  const raw = { type: "adapter.lora", host: "talk" };
+  const more = reduce(FIRST, { do: "attach", id: "third", raw, runs: true });
+  expect(more.graph.compose).toEqual({ talk: "stack(parallel(tune, more), third)" });
+  expect(reduce(FIRST, { do: "attach", id: "mix", raw, runs: false }).graph.compose).toEqual(FIRST.graph.compose);
 });
 
 test("a renamed node is renamed everywhere and keeps its data column", () => {

@@ -1,7 +1,10 @@
 /** The editor's rules against what Python decided: vectors.json is written by tests/ui/vectors.py. */
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { reduce } from "../src/actions";
-import { type Doc, type Graph, parseEdge } from "../src/document";
+import { blocksText, parseBlocks } from "../src/compose";
+import { type Doc, type Graph, parseEdge, wiresOf } from "../src/document";
+import { NODE_WIDTH, nodeHeight, tidy } from "../src/layout";
 import { KINDS } from "../src/kinds";
 import type { Catalogue, Check, Operation } from "../src/messages";
 import { fitsAfter, fitsBefore, grown, refusal, slotsOf } from "../src/rules";
@@ -9,7 +12,7 @@ import { expanded, match, rows } from "../src/sites";
 import { toggled } from "../src/SitesPicker";
 import vectors from "./vectors.json";
 
-const EMPTY: Graph = { name: "m", nodes: {}, edges: [], adapters: {}, data: null, stages: [], layout: {}, groups: {} };
+const EMPTY: Graph = { name: "m", nodes: {}, edges: [], adapters: {}, compose: {}, data: null, stages: [], layout: {}, groups: {} };
 const graphOf = (raw: object): Graph => ({ ...EMPTY, ...raw }) as Graph;
 const known = {
   graph: graphOf(vectors.wires.graph),
@@ -49,6 +52,11 @@ test.each(vectors.fixes)("a fix does what --fix does", ({ before, operations, af
   expect(reduce(doc, { do: "fix", operations: operations as Operation[] }).graph).toEqual(graphOf(after));
 });
 
+test.each(vectors.blocks as [string, string | null][])("composition %j", (text, expected) => {
+  const tree = parseBlocks(text);
+  expect(tree && blocksText(tree)).toBe(expected);
+});
+
 describe("wires", () => {
   test.each(vectors.wires.cases as [string, string, string, boolean][])("%s -> %s.%s", (source, target, port, refused) => {
     expect(refusal(known, { source, target, port }) !== null).toBe(refused);
@@ -59,6 +67,28 @@ describe("wires", () => {
     expect([...fitsAfter(known, "photo").keys()]).toEqual(["encoder.timm"]);
     expect([...fitsBefore(known, "eyes", "in")]).toEqual(["input.image"]);
   });
+});
+
+test("a tidied graph has no node on another, and runs from left to right", () => {
+  const dag = fc.integer({ min: 2, max: 14 }).chain((count) =>
+    fc.array(fc.tuple(fc.nat(count - 1), fc.nat(count - 1)), { maxLength: 20 }).map((pairs) => {
+      const nodes = Object.fromEntries(Array.from({ length: count }, (_, i) => [`n${i}`, { type: "x.y" }]));
+      const edges = pairs.filter(([a, b]) => a < b).map(([a, b]) => `n${a} -> n${b}`);
+      return graphOf({ nodes, edges: [...new Set(edges)] });
+    }),
+  );
+  fc.assert(
+    fc.property(dag, (graph) => {
+      const where = Object.entries(tidy(graph, () => 2));
+      const high = nodeHeight(graph, "n0", 2);
+      for (const [i, [, [x, y]]] of where.entries()) {
+        for (const [, [a, b]] of where.slice(i + 1)) expect(Math.abs(x - a) >= NODE_WIDTH || Math.abs(y - b) >= high).toBe(true);
+      }
+      const at = Object.fromEntries(where);
+      for (const { source, target } of wiresOf(graph)) expect(at[source]![0]).toBeLessThan(at[target]![0]);
+    }),
+    { numRuns: 60 },
+  );
 });
 
 describe("sites", () => {
