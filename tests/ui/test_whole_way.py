@@ -2,11 +2,13 @@
 
 import zipfile
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from assembler.bundle.runtime import Bundle
 from assembler.check import check
 from assembler.spec import parse, read
+from tests.ui.conftest import Server
 from ui.exporting import speed_of
 from ui.workspace import Workspace
 
@@ -77,6 +79,14 @@ def draw(page: Page) -> None:
     expect(page.get_by_text("No problems")).to_be_visible()
 
 
+@pytest.fixture
+def server(tmp_path_factory):
+    """A server of its own: the canvas that others drew on is not empty."""
+    started = Server(tmp_path_factory.mktemp("workspace")).start()
+    yield started
+    started.stop()
+
+
 def test_from_an_empty_canvas_to_a_bundle_on_the_disk(page, server, tmp_path):
     page.goto(server.url)
     expect(page.get_by_text("An empty canvas")).to_be_visible()
@@ -103,7 +113,9 @@ def train(page: Page) -> None:
     choose(page, "Dataset", "dataset.digits")
     expect(page.get_by_label("photo takes the image")).to_have_value("image")  # there is no other
     choose(page, "answer takes the text", "word")
-    page.get_by_role("button", name="Add a stage").click()
+    add = page.get_by_role("button", name="Add a stage")
+    expect(add).to_have_count(1)  # while the form is drawn anew, its old button may still be there
+    add.click()
     steps = page.get_by_label("Steps", exact=True)
     steps.fill("20")
     steps.press("Tab")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
@@ -25,15 +26,23 @@ def render(workspace: Workspace, run: Run, names: list[str]) -> None:
     running = training.job_of(run).running
     now, actions = st.columns([5, 1], vertical_alignment="top")
     with now:
-        st.fragment(_live, run_every=EVERY if running else None)(run, running)
+        _kept_up(_live, running)(run, running)
     with actions:
         _actions(run, running)
-    st.fragment(_curves, run_every=EVERY if running else None)(workspace, run, names)
-    st.fragment(_answers, run_every=EVERY if running else None)(run)
+    _kept_up(_curves, running)(workspace, run, names)
+    _kept_up(_answers, running)(run)
     with st.expander("Log", icon=":material/terminal:"):
-        st.fragment(_log, run_every=EVERY if running else None)(run)
+        _kept_up(_log, running)(run)
     st.caption("The same from a terminal")
     show.command(training.again(run))
+
+
+def _kept_up(draw: Callable[..., None], running: bool) -> Callable[..., None]:
+    """A part of the page that draws itself again while the run goes on; once it is over, an ordinary part.
+
+    A fragment that stays after its timer may miss the last redraw of the whole page.
+    """
+    return st.fragment(draw, run_every=EVERY) if running else draw
 
 
 def _live(run: Run, was_running: bool) -> None:
