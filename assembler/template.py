@@ -36,7 +36,8 @@ def parse(template: str) -> list[tuple[str, str | None]]:
     twice = [slot for slot in slots if slots.count(slot) > 1]
     if twice:
         raise ValueError(f"the prompt names the slot {{{twice[0]}}} twice; name it once")
-    if ANSWER in slots and (slots[-1] != ANSWER or "".join(text for text, slot in pieces if slot is None).strip()):
+    after = pieces[[slot for _, slot in pieces].index(ANSWER) + 1 :] if ANSWER in slots else []
+    if any(slot is not None or text.strip() for text, slot in after):
         raise ValueError("the prompt goes on after {answer}; put {answer} at its end")
     return pieces
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ DTYPES: dict[str, Any] = {
 PAST, PRESENT = "past_key_values.", "present."
 
 
-class Decoding:
+class Decoding(ABC):
     """One batch in decoding. `start` takes the prompts, `step` one more token of every row; both give logits [B, V].
 
     `left` tells on which side of its row a shorter prompt is padded.
@@ -46,11 +47,13 @@ class Decoding:
         self.lengths, self.total = self.lengths + 1, self.total + 1
         return self._run(embeds)
 
+    @abstractmethod
     def _reserve(self, batch: int, length: int) -> None:
-        raise NotImplementedError
+        """Make the cache of a new batch, for at most `length` tokens."""
 
+    @abstractmethod
     def _run(self, embeds: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """Logits [B, V] after the embeddings [B, T, D] of the newest positions."""
 
     def _zeros(self, batch: int, length: int) -> dict[str, onnxruntime.OrtValue]:
         """A cache with room for `length` tokens, by the name of its input, on the decoder's device."""

@@ -147,6 +147,7 @@ class Engine:
         self._cached = cached
         self._arrived: deque[Answer] = deque()
         self._ready: deque[Prepared] = deque()
+        self._preparing = False
         self._changed = threading.Condition()
         self._closing = False
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._prepare_all, self._decode_all)]
@@ -156,7 +157,7 @@ class Engine:
     @property
     def queued(self) -> int:
         """Requests that wait for a row."""
-        return len(self._arrived) + len(self._ready)
+        return len(self._arrived) + self._preparing + len(self._ready)
 
     def submit(self, request: Request, listen: Callable[[], None] = lambda: None) -> Answer:
         """Take a request in; `listen` is called, from the engine's threads, whenever a piece or the end has come.
@@ -195,13 +196,18 @@ class Engine:
 
     def _prepare_all(self) -> None:
         while (answer := self._next_arrived()) is not None:
-            try:
-                prepared = self._prepare(answer)
-            except Exception as error:  # told to the one who asked; the others go on
-                answer.close("error", error)
-                continue
+            prepared = None
+            if (why := answer.ends) is not None:
+                answer.close(why)
+            else:
+                try:
+                    prepared = self._prepare(answer)
+                except Exception as error:  # told to the one who asked; the others go on
+                    answer.close("error", error)
             with self._changed:
-                self._ready.append(prepared)
+                self._preparing = False
+                if prepared is not None:
+                    self._ready.append(prepared)
                 self._changed.notify_all()
 
     def _next_arrived(self) -> Answer | None:
@@ -210,6 +216,7 @@ class Engine:
                 if self._closing:
                     return None
                 self._changed.wait(0.5)
+            self._preparing = True
             return self._arrived.popleft()
 
     def _prepare(self, answer: Answer) -> Prepared:
@@ -264,7 +271,7 @@ class Engine:
         """Until there is something to decode; False when the engine is closed."""
         with self._changed:
             while not (self._ready or self.running):
-                if self._closing and not self._arrived:
+                if self._closing and not self.queued:
                     return False
                 self._changed.wait(0.5)
         return True

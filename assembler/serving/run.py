@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import socket
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,14 +48,13 @@ def serve(folder: Path, host: str, port: int, limits: Limits, keys: Path | None,
         raise AssemblerError(f"{keys} holds no key; write one a line")
     if not known and not _loopback(host):
         raise AssemblerError(f"--host {host} is reached by others; give --keys FILE, with one API key a line")
+    line = _listening(host, port)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     app = create_app(Model(folder, limits, providers), limits, known)
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -62,6 +62,23 @@ def serve(folder: Path, host: str, port: int, limits: Limits, keys: Path | None,
         timeout_graceful_shutdown=int(limits.request_seconds),
         h11_max_incomplete_event_size=64 * 1024,
     )
+    logging.getLogger("assembler.serve").info("listening", extra={"fields": {"url": _url(line)}})
+    uvicorn.Server(config).run([line])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """The socket that requests come to, taken before a bundle is loaded in vain."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise AssemblerError(f"{host}:{port} cannot be listened on ({reason}); choose another --port") from error
+
+
+def _url(line: socket.socket) -> str:
+    host, port = line.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _loopback(host: str) -> bool:

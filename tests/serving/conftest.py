@@ -54,3 +54,23 @@ def bundle(request, folders) -> Bundle:
     found = Bundle(folders[request.param])
     assert found.manifest.cache == request.param
     return found
+
+
+SENSES = """
+assembler: 1
+nodes:
+  voice: {type: input.audio, seconds: 0.48}
+  ears:
+    type: encoder.whisper
+    config: {d_model: 16, encoder_layers: 1, encoder_attention_heads: 2, max_source_positions: 50}
+  stacked: {type: projector.frame_stack, stack: 4}
+  shape: {type: input.points, points: 64}
+  feels: {type: encoder.point_transformer, groups: 8, neighbours: 8, width: 32, depth: 1, heads: 2}
+  joined: {type: projector.linear}
+  talk:
+    type: backbone.causal_lm
+    arch: llama
+    config: {vocab_size: 300, hidden_size: 64, intermediate_size: 96, num_hidden_layers: 2, num_attention_heads: 4}
+    prompt: "{voice} {shape} {question} {answer}"
+edges: [voice -> ears, ears -> stacked, stacked -> talk.voice, shape -> feels, feels -> joined, joined -> talk.shape]
+"""

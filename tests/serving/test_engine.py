@@ -152,3 +152,23 @@ def test_half_a_character_is_held_back():
 def test_top_p_keeps_the_likeliest(seed):
     logits = np.array([0.0, 3.0, 1.0])
     assert Sampling(1.0, 0.5, seed).choose(logits, np.random.default_rng(seed)) == 1
+
+
+def test_a_request_in_preparation_is_finished_before_the_engine_closes(bundle, monkeypatch):
+    begun, go_on, encode = threading.Event(), threading.Event(), bundle.features
+
+    def slowly(*arguments):
+        begun.set()
+        go_on.wait(10)
+        return encode(*arguments)
+
+    monkeypatch.setattr(bundle, "features", slowly)
+    engine = Engine(bundle, rows=2, context=192)
+    answer = engine.submit(Request(sample(0), max_new_tokens=4))
+    assert begun.wait(10) and engine.queued == 1
+    closing = threading.Thread(target=engine.close, args=(20,))
+    closing.start()
+    go_on.set()
+    closing.join()
+    monkeypatch.undo()
+    assert answer.text() == alone(bundle, 0, 4)

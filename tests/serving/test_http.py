@@ -16,11 +16,15 @@ import pytest
 import uvicorn
 
 from assembler.bundle.runtime import Bundle
+from assembler.check import check
+from assembler.compile import compile_graph
 from assembler.errors import AssemblerError
+from assembler.export import export
 from assembler.serving.app import create_app
 from assembler.serving.limits import Limits, read_keys, read_limits
 from assembler.serving.model import Model
 from assembler.serving.run import serve
+from assembler.spec import parse
 from tests.serving.conftest import picture, sample
 
 LIMITS = Limits(rows=4, context=256, waiting=6, body_bytes=400_000, body_seconds=1.0, pixels=100_000, text_bytes=2000)
@@ -291,12 +295,39 @@ def test_serving_imports_no_torch():
     assert done.stdout.strip() == "set()"
 
 
-def test_a_sound_is_read_as_it_was_sent():
+def test_the_official_client_sends_a_sound_and_a_cloud(tmp_path):
     import soundfile
 
-    from assembler.serving.chat import _read
+    from assembler.samples import Cloud, Sound
+    from tests.serving.conftest import SENSES
 
-    file = io.BytesIO()
-    soundfile.write(file, np.zeros((8000, 2)), 8000, format="wav")
-    sound = _read("sound", "audio", ".wav", file.getvalue(), LIMITS)
-    assert sound.rate == 8000 and len(sound.samples) == 8000
+    graph = check(parse(SENSES, tmp_path / "senses.yaml")).require()
+    draw = np.random.default_rng(0)
+    tone = draw.normal(0, 0.1, 4000).astype(np.float32)
+    wave, cloud = io.BytesIO(), io.BytesIO()
+    soundfile.write(wave, np.stack([tone, tone], 1), 8000, format="wav", subtype="FLOAT")
+    points = draw.normal(size=(80, 3)).astype(np.float32)
+    np.save(cloud, points)
+    row = {"voice": Sound(tone, 8000), "shape": Cloud(points), "question": "what?", "answer": "yes"}
+    export(graph, compile_graph(graph), tmp_path / "bundle", "fp32", [row])
+    sound = {"data": base64.b64encode(wave.getvalue()).decode(), "format": "wav"}
+    file = {"file_data": base64.b64encode(cloud.getvalue()).decode(), "filename": "shape.npy"}
+    content = [
+        {"type": "text", "text": "what?"},
+        {"type": "input_audio", "input_audio": sound},
+        {"type": "file", "file": file},
+    ]
+    running = Running(tmp_path / "bundle")
+    try:
+        remote = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+        done = remote.chat.completions.create(model="", messages=[{"role": "user", "content": content}], max_tokens=8)
+    finally:
+        running.stop()
+    assert done.choices[0].message.content == Bundle(tmp_path / "bundle").generate([row], 8)[0]
+
+
+def test_a_port_that_is_taken_is_said_before_the_bundle_is_read(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(AssemblerError, match=f"127.0.0.1:{port} cannot be listened on"):
+            serve(tmp_path / "no bundle", "127.0.0.1", port, LIMITS, None, None)
