@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench screenshots editor clean
+.PHONY: demo test lint bench bench-senses screenshots editor clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -22,6 +22,10 @@ lint: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.senses
+
+bench-senses: .venv/ready
+	$(BIN)/python -m benchmarks.senses
 
 screenshots: .venv/ready
 	$(BIN)/python -m tests.ui.screenshots

@@ -1,4 +1,4 @@
-"""`make bench`: every figure that the README quotes, measured here and now.
+"""`make bench`: every figure that the README quotes but those of the senses, measured here and now.
 
 python -m benchmarks.run [checking] [giants] [step] [memory] [paper_counts] [adapters] [editor]
 """

@@ -1,0 +1,82 @@
+"""What a row of `benchmarks.senses` is.
+
+A row is a file `benchmarks/_sense_<row>.py`, found by its name. It holds
+
+    ROW = Row(spec="kicad", sense="3D", asked="...", met=lambda score, base: score >= base)
+
+    def baseline(spec: Path) -> Score: ...            # computed anew on the same split
+    def extra(run: Path, bundle: Path) -> list[Score]: ...   # optional: more figures, printed beside it
+
+`spec` names a file of exports/gallery. `baseline` reads the spec's data by `rows_of` and lets `judged` score its
+answers, so that both are measured by one metric with one bootstrap. A `Score` with `met=False` fails the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from assembler.errors import AssemblerError
+from assembler.evaluate import answer_kind, evaluate
+from assembler.fetching import fetched_graph
+from assembler.graph import Graph
+from assembler.rows import Rows
+from assembler.spec import read
+
+
+class Row(NamedTuple):
+    """One sense: its gallery spec and what is asked of it.
+
+    Attributes:
+        spec: a file of exports/gallery, without its suffix.
+        sense: what it perceives, in a word or two.
+        asked: what must hold, in words.
+        met: whether it holds, of the model's score and the baseline's.
+    """
+
+    spec: str
+    sense: str
+    asked: str
+    met: Callable[[float, float], bool]
+
+
+class Score(NamedTuple):
+    """A figure with its 95 % bootstrap interval; `met` is None where nothing is asked of it."""
+
+    name: str
+    score: float
+    interval: tuple[float, float]
+    met: bool | None = None
+
+
+def rows_of(spec: Path) -> tuple[Graph, Rows, Rows]:
+    """The graph of a spec with its weights and data on this computer, the rows to learn from and those held out."""
+    from assembler.batches import split
+
+    graph = fetched_graph(read(spec))
+    return (graph, *split(graph))
+
+
+def text_node(graph: Graph) -> str:
+    """The first node that answers in words.
+
+    Raises:
+        AssemblerError: none does.
+    """
+    for node in graph.objectives:
+        if getattr(graph.parts[node], "answers", None) and answer_kind(graph, node) == "text":
+            return node
+    raise AssemblerError(f"{graph.spec.path}: no node answers in words")
+
+
+def judged(name: str, graph: Graph, given: Sequence[Any], learned: Rows, held_out: Rows) -> Score:
+    """The score of these answers to the held-out rows, by the first metric of the spec's node that answers in words."""
+    report = evaluate(graph, given, learned, held_out, text_node(graph))
+    return scored(name, report)
+
+
+def scored(name: str, report: dict[str, Any]) -> Score:
+    """The first metric of a report of `evaluate`."""
+    low, high = report["intervals"][report["metric"]]
+    return Score(name, report[report["metric"]], (low, high))
