@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -127,29 +127,28 @@ def fetch(spec: SpecPath) -> None:
         typer.echo(f"{source}: {path}")
 
 
-@command("assembler data fetch tuxpaint")
+@command("assembler data exports/gallery/digits.yaml --preview")
 def data(
-    what: Annotated[Literal["fetch"], typer.Argument(metavar="fetch", help="What to do.", show_default=False)],
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A ready-made set; none: list them.")] = None,
+    what: Annotated[str, typer.Argument(metavar="SPEC|fetch", help="Whose data, or `fetch`.", show_default=False)],
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="After fetch: a set; none: list them.")] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Show samples as the model will see them.")] = False,
+    count: Annotated[int, typer.Option("--count", min=1, max=100, help="How many of them.")] = 4,
+    out: Annotated[Path, typer.Option("--out", help="The page with their pictures.")] = Path("preview.html"),
+    as_json: Json = False,
 ) -> None:
-    """Bring a ready-made set of real data to this computer and prepare it; without a NAME say which there are."""
-    from assembler import registry
-    from assembler.suggest import nearest
+    """Say what a spec learns from and show samples of it; or, with `fetch`, bring a ready-made set of real data here.
 
-    parts: dict[str, Any] = dict(registry.parts())
-    found = {key.removeprefix("dataset."): cls for key, cls in parts.items() if hasattr(cls, "licence")}
-    if name is None:
-        for key, cls in found.items():
-            typer.echo(f"{key}: {cls.source}. {cls.licence}")
-        return
-    if name not in found:
+    `assembler data fetch` lists the ready-made sets, `assembler data fetch tuxpaint` brings one and prepares it.
+    """
+    from assembler.data import describe, fetch_set, list_sets
+
+    if what == "fetch":
+        return list_sets() if name is None else fetch_set(name)
+    if name is not None:
         raise AssemblerError(
-            f"there is no ready-made set {name}{nearest(name, found)}; `assembler data fetch` lists them"
+            f"`assembler data SPEC` takes no {name}; a ready-made set is brought by `data fetch {name}`"
         )
-    chosen = found[name]()
-    chosen.fetch(Path(), lambda what: typer.echo(f"fetching {what}", err=True))
-    typer.echo(f"{len(chosen.rows(Path())):,} samples in {chosen.folder}")
-    typer.echo(f"licence: {chosen.licence}")
+    return describe(Path(what), count if preview else 0, out, as_json)
 
 
 @command("assembler summary exports/gallery/digits.yaml --json")

@@ -15,6 +15,7 @@ from typing import Any
 from assembler.check import check
 from assembler.errors import AssemblerError
 from assembler.graph import Graph
+from assembler.preview import prompt_pieces
 from assembler.spec import parse, plain
 
 
@@ -99,27 +100,7 @@ def _pieces(graph: Graph, node: str, part: Any) -> list[dict[str, Any]]:
     source = part.tokenizer or part.weights
     if source != "random" and cached(parse_source(source), graph.base) is None:
         return []
-    tokenizer = part.load_tokenizer(graph.base)
-    prompt, slots, row = part.prepared(node, graph, tokenizer), graph.slot_tokens(node), _row(graph)
-    columns = graph.text_columns(node) if node in graph.incoming or graph.document.data else {}
-
-    def counted(text: str | None) -> int | None:
-        return None if text is None else len(tokenizer.encode(text, add_special_tokens=False))
-
-    pieces = []
-    for piece in prompt.parts:
-        if piece.text is not None:
-            pieces.append({"text": piece.text, "slot": None, "tokens": counted(piece.text), "source": "text"})
-        elif piece.slot is not None:
-            pieces.append({"text": "", "slot": piece.slot, "tokens": slots.get(piece.slot), "source": "wire"})
-        else:
-            words = row.get(columns.get(piece.column, piece.column))
-            text = words if isinstance(words, str) else None
-            pieces.append({"text": text or "", "slot": piece.column, "tokens": counted(text), "source": "data"})
-    words = row.get(graph.column("answer"))
-    text = words if isinstance(words, str) else None
-    pieces.append({"text": text or "", "slot": "answer", "tokens": counted(text), "source": "data"})
-    return pieces
+    return prompt_pieces(graph, node, _row(graph), part.load_tokenizer(graph.base))
 
 
 _rows: dict[str, dict[str, Any]] = {}
