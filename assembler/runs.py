@@ -179,12 +179,12 @@ def weight_digests(graph: Graph) -> dict[str, dict[str, str]]:
 
 
 def learned_names(assembly: Assembly, names: list[str]) -> list[str]:
-    """Keys of what training these nodes and adapters may change: their parameters, and the buffers of the nodes."""
+    """Keys of what training these nodes and adapters may change: their parameters and buffers."""
     chosen = {key for name in names for key in assembly.of(name)}
-    nodes = tuple(f"nodes.{name}." for name in names if name not in assembly.adapters)
+    places = {f".adapters.{name}." if name in assembly.adapters else f"nodes.{name}." for name in names}
     parameters = {key for key, _ in assembly.named_parameters(remove_duplicate=False)}
     state = assembly.state_dict()
-    return [key for key in state if key in chosen or (key.startswith(nodes) and key not in parameters)]
+    return [key for key in state if key in chosen or (key not in parameters and any(x in key for x in places))]
 
 
 def save_learned(assembly: Assembly, names: list[str], path: Path) -> None:

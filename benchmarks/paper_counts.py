@@ -113,6 +113,49 @@ TEXT_ROWS: tuple[Row, ...] = (
 )
 
 
+def speech(card: str, spec: str, what: str, figure: str, source: str = "computed", **part: Any) -> Row:
+    """A method on the encoder of a spec for sound."""
+    return Row(card, spec, what, ("tune",), figure, source, {"tune": {"host": "ears", **part}} if part else None)
+
+
+SPEECH_ROWS: tuple[Row, ...] = (
+    speech("62 ssl-speech", "ssl-speech", "HuBERT base, bottleneck of 32 a layer", "599,424"),
+    speech("62 ssl-speech", "ssl-speech", "HuBERT base, LoRA r=8 on q, v", "294,912", **lora(8)),
+    speech(
+        "62 ssl-speech", "ssl-speech", "HuBERT base, BitFit in layers", "101,376", type="adapter.bitfit", where="layers"
+    ),
+    speech(
+        "62 ssl-speech",
+        "ssl-speech",
+        "HuBERT base, AdapterBias on the MLP's output",
+        "18,444",
+        type="adapter.adapter_bias",
+        reads="output",
+        norms=False,
+    ),
+    speech(
+        "65 petl-ast",
+        "petl-ast",
+        "AST, convolution r=8, k=31, one norm a layer",
+        "252,288",
+        type="adapter.conformer_conv",
+        norms="beside",
+    ),
+    speech(
+        "65 petl-ast",
+        "petl-ast",
+        "AST, bottleneck of 12, one norm a layer",
+        "248,976",
+        type="adapter.parallel",
+        size=12,
+        activation="gelu",
+        norms="beside",
+    ),
+    speech("65 petl-ast", "petl-ast", "AST, LoRA r=6 on q, v", "221,184", **lora(6)),
+    speech("65 petl-ast", "petl-ast", "AST, all biases", "102,912", type="adapter.bitfit"),
+)
+
+
 ROWS: tuple[Row, ...] = (
     *TEXT_ROWS,
     clinical("LoRA r=16 on q, v", "8,388,608", **lora(16)),
@@ -158,6 +201,7 @@ ROWS: tuple[Row, ...] = (
         PEFT_GLORA + "-vector-paths",
         {"tune": {"type": "adapter.glora", "host": "talk", "sites": QV, "a": "vector", "b": "vector"}},
     ),
+    *SPEECH_ROWS,
     Row("33 glora", "glora", "ViT-B/16, supernet of r=4", ("tune",), "1,603,776", "computed"),
 )
 """By card; a method's `computed` figures were worked out apart from this code, and nobody published them."""

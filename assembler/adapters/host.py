@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from assembler.adapters.pieces import Borrowed, Heads, Own, Wire, bare, is_linear, selected, width_of
-from assembler.adapters.tap import Insert, Point
+from assembler.adapters.tap import Insert, Point, foldable
 from assembler.anatomy import Anatomy, Slice, anatomy_of, expanded, places_of
 from assembler.errors import AssemblerError
 from assembler.suggest import nearest
@@ -117,6 +117,18 @@ class Host:
             layer, last = LAYER.match(site), site.rpartition(".")[2]
             if (last.startswith("norm") or last in ("final", "embed_norm")) and (not layer or layer[0] in chosen):
                 found[place.path] = site
+        return list(found.values())
+
+    def biased(self) -> list[str]:
+        """The sites of modules with a bias, in the layers that the part selects and outside of layers; each once."""
+        chosen = {layer.site for layer in self.layers()}
+        found: dict[str, str] = {}
+        for site, place in self.places.items():
+            layer = LAYER.match(site)
+            module = self.module(site)
+            here = (not layer or layer[0] in chosen) and place.whole
+            if here and foldable(module) and getattr(module, "bias", None) is not None:
+                found.setdefault(place.path, site)
         return list(found.values())
 
     def linears(self, pattern: str) -> list[str]:

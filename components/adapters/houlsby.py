@@ -21,13 +21,14 @@ class Houlsby(AdapterPart):
     h is [B, T, d], W_down [m, d] and W_up [d, m] (arXiv 1902.00751). Both are drawn from a truncated normal of
     deviation 1e-3, so that the start is near the identity but not it; `init: zero` makes it exact. With `norms` the
     adapter also has its own copies of the host's layer norms, as in the paper.
-    Parameters: layers * 2 * (2 * d * m + m + d), and with `norms` those of the norms.
+    Parameters: layers * after * (2 * d * m + m + d), and with `norms` those of the norms.
     """
 
     type = "adapter.houlsby"
     identity: ClassVar[bool] = False
 
     size: int = Field(64, ge=1, le=65_536, description="m, the inner width")
+    after: list[Literal["attn", "mlp"]] = Field(["attn", "mlp"], min_length=1, description="the sub-layers")
     activation: Literal["gelu", "relu", "silu", "tanh"] = Field("gelu", description="f")
     init: Literal["houlsby", "bert", "zero"] = Field("houlsby", description="how the matrices are drawn")
     norms: bool = Field(True, description="learn the layer norms too")
@@ -49,7 +50,7 @@ class Houlsby(AdapterPart):
         from components.adapters._bottleneck import Bottleneck
 
         for layer in on.layers():
-            for point in ("attn.out", "mlp.out"):
+            for point in (f"{name}.out" for name in self.after):
                 width = layer.width(point)
                 module = Bottleneck(width, self.size, self.activation, self.init, dropout=self.dropout)
                 layer.branch(module, point)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -11,6 +12,8 @@ from assembler.registry import register
 from components.adapters._examples import LAYERS, WIDTH, on_llama, on_vit
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from assembler.adapters.host import Host
 
 
@@ -19,8 +22,9 @@ class Parallel(AdapterPart):
     """s W_up f(W_down u + b1) + b2, added to what the sub-layer beside it adds: [B, T, d] (arXiv 2110.04366).
 
     u is what the sub-layer reads or, with `reads: stream`, the stream before its norm. W_down [m, d] is
-    Kaiming-uniform, W_up [d, m] and the biases are zero, so that the start is the identity.
-    Parameters: layers * beside * (2 * d * m + m + d).
+    Kaiming-uniform, W_up [d, m] and the biases are zero, so that the start is the identity. `norms: beside` also learns
+    the norms of these sub-layers, and `all` the host's final one too (as arXiv 2312.03694 does for spectrograms).
+    Parameters: layers * beside * (2 * d * m + m + d), and those of the norms.
     """
 
     type = "adapter.parallel"
@@ -31,6 +35,7 @@ class Parallel(AdapterPart):
     activation: Literal["relu", "gelu", "silu", "tanh"] = Field("relu", description="f")
     scale: float = Field(4.0, gt=0, le=1e4, description="s")
     dropout: float = Field(0.0, ge=0, lt=1, description="rate between the two matrices, in training")
+    norms: Literal["none", "beside", "all"] = Field("none", description="the norms that learn too")
     init: Literal["zero", "bert"] = Field("zero", description="how the matrices are drawn; `bert` is no identity")
 
     @classmethod
@@ -38,6 +43,7 @@ class Parallel(AdapterPart):
         return [
             on_llama(cls.type, LAYERS * 2 * (2 * WIDTH * 8 + 8 + WIDTH), size=8, beside=["attn", "mlp"]),
             on_vit(cls.type, 3 * (2 * 64 * 4 + 4 + 64), size=4, every=2, reads="stream"),
+            on_vit(cls.type, 6 * (2 * 64 * 4 + 4 + 64 + 2 * 64) + 2 * 64, size=4, norms="all"),
         ]
 
     @classmethod
@@ -47,9 +53,27 @@ class Parallel(AdapterPart):
     def inject(self, on: Host) -> None:
         from components.adapters._bottleneck import Bottleneck
 
-        stream = {"attn": "in", "mlp": "mid"}
-        for layer in on.layers():
-            for name in self.beside:
-                width = layer.width(f"{name}.in")
-                module = Bottleneck(width, self.size, self.activation, self.init, self.scale, self.dropout)
-                layer.branch(module, f"{name}.out", [stream[name] if self.reads == "stream" else f"{name}.in"])
+        def module(width: int) -> nn.Module:
+            return Bottleneck(width, self.size, self.activation, self.init, self.scale, self.dropout)
+
+        beside(on, self.beside, self.norms, module, self.reads == "stream")
+
+
+def beside(on: Host, names: Sequence[str], norms: str, make: Callable[[int], nn.Module], stream: bool = False) -> None:
+    """Put what `make` makes for a width beside the sub-layers `names` of each layer, and let their norms learn.
+
+    Args:
+        on: the host.
+        names: `attn`, `mlp`.
+        norms: `none`, `beside` for those of these sub-layers, `all` for the final one too.
+        make: the module that reads what the sub-layer reads; what it gives is added to what the sub-layer adds.
+        stream: read the stream before the sub-layer's norm instead.
+    """
+    before, norm = {"attn": "in", "mlp": "mid"}, {"attn": "norm1", "mlp": "norm2"}
+    for layer in on.layers():
+        for name in names:
+            layer.branch(make(layer.width(f"{name}.in")), f"{name}.out", [before[name] if stream else f"{name}.in"])
+            if norms != "none":
+                layer.own(norm[name])
+    if norms == "all" and on.has("final"):
+        on.own("final")
