@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = 16
-"""Steps whose decays are in memory at once: enough to spread torch's cost a call, few enough for the cache."""
+BUDGET = 2**19
+"""Numbers of a chunk's states: enough steps to spread torch's cost a call, few enough for the cache."""
+LONGEST = 64
+"""Steps of a chunk at most, however small a state is."""
 
 
 def selective_scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
@@ -24,7 +26,7 @@ def selective_scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Te
     """
     if torch.compiler.is_exporting():
         return _exported(x, dt, a, b, c)
-    return _Scan.apply(x, dt, a, b, c)
+    return _Scan.apply(x, dt, a.transpose(-1, -2).contiguous(), b, c)
 
 
 def stepwise(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
@@ -57,15 +59,19 @@ def _exported(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 
 class _Scan(torch.autograd.Function):
-    """Keeps the inputs and the state before each chunk; the states within are made again to go back through them."""
+    """Keeps the inputs and the state before each chunk; the states within are made again to go back through them.
+
+    States lie as [..., N, D] here, so that the longer axis is the inner one of every pass over them.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:  # type: ignore[override]
-        state, starts, found = x.new_zeros((*x.shape[1:], a.shape[-1])), [], []
-        for parts in _chunks(x, dt, b, c):
+        state, starts, found = x.new_zeros((*x.shape[1:-1], *a.shape[-2:])), [], []
+        ctx.steps = max(1, min(LONGEST, BUDGET // max(1, state.numel())))
+        for xs, dts, bs, cs in _chunks(ctx.steps, x, dt, b, c):
             starts.append(state)
-            states = _states(state, a, *parts[:3])
-            found.append(torch.einsum("l...dn,l...n->l...d", states, parts[3]))
+            _, states = _states(state, a, xs, dts, bs)
+            found.append(_by_row(cs, states))
             state = states[-1].clone()
         ctx.save_for_backward(x, dt, a, b, c, *starts)
         return torch.cat(found)
@@ -76,40 +82,45 @@ class _Scan(torch.autograd.Function):
         x, dt, a, b, c, *starts = ctx.saved_tensors
         found: list[tuple[Tensor, ...]] = []
         later, for_a = torch.zeros_like(starts[0]), torch.zeros_like(a)
-        chunks = zip(_chunks(x, dt, b, c, gradients[0]), starts, strict=True)
+        chunks = zip(_chunks(ctx.steps, x, dt, b, c, gradients[0]), starts, strict=True)
         for (xs, dts, bs, cs, gs), start in reversed(list(chunks)):
-            states = _states(start, a, xs, dts, bs)
-            decays = _decay(dts, a)
-            back = gs.unsqueeze(-1) * cs.unsqueeze(-2)  # [l, ..., D, N]: of the loss by each state, through its own y
-            for step in range(len(back) - 1, -1, -1):
-                back[step] += later
-                later = decays[step] * back[step]
-            for_c = torch.einsum("l...dn,l...d->l...n", states, gs)
-            before = torch.cat([start.unsqueeze(0), states[:-1]])
-            through = decays.mul_(before).mul_(back)  # by dt_t a, of every entry
-            scaled = torch.einsum("l...dn,l...n->l...d", back, bs)
-            for_dt = (through * a).sum(-1) + scaled * xs
-            for_b = torch.einsum("l...dn,l...d->l...n", back, dts * xs)
-            for_a += _reduced(through.mul_(dts.unsqueeze(-1)), a)
+            decays, states = _states(start, a, xs, dts, bs)
+            back = gs.unsqueeze(-2) * cs.unsqueeze(-1)  # [l, ..., N, D]: of the loss by each state, through its own y
+            back[-1] += later
+            for step in range(len(back) - 2, -1, -1):
+                back[step].addcmul_(decays[step + 1], back[step + 1])
+            later = decays[0] * back[0]
+            for_c, for_b = _by_column(states, gs), _by_column(back, dts * xs)
+            scaled = _by_row(bs, back)
+            through = decays.mul_(back)  # by dt_t a, of every entry, once the states before are put in
+            through[0] *= start
+            through[1:] *= states[:-1]
+            for_dt = (through * a).sum(-2) + scaled * xs
+            for_a += through.mul_(dts.unsqueeze(-2)).sum(0).sum_to_size(a.shape)
             found.append((scaled * dts, for_dt, for_b, for_c))
         for_x, for_dt, for_b, for_c = (torch.cat(parts) for parts in zip(*reversed(found), strict=True))
         return for_x, for_dt, for_a, for_b, for_c
 
 
-def _chunks(*tensors: Tensor) -> zip[tuple[Tensor, ...]]:
-    return zip(*(tensor.split(CHUNK) for tensor in tensors), strict=True)
+def _chunks(steps: int, *tensors: Tensor) -> zip[tuple[Tensor, ...]]:
+    return zip(*(tensor.split(steps) for tensor in tensors), strict=True)
 
 
-def _states(state: Tensor, a: Tensor, x: Tensor, dt: Tensor, b: Tensor) -> Tensor:
-    """The states after each step of a chunk [l, ..., D, N]."""
-    decays, states = _decay(dt, a), _drive(x, dt, b)
+def _states(state: Tensor, a: Tensor, x: Tensor, dt: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The decays before and the states after each step of a chunk, [l, ..., N, D] both."""
+    decays = (dt.unsqueeze(-2) * a).exp_()
+    states = (dt * x).unsqueeze(-2) * b.unsqueeze(-1)
     for step in range(len(states)):
         states[step].addcmul_(decays[step], state)
         state = states[step]
-    return states
+    return decays, states
 
 
-def _reduced(gradient: Tensor, a: Tensor) -> Tensor:
-    """Summed over steps and over every axis along which `a` is 1: [l, R, ..., D, N] -> a's [R, 1, D, N]."""
-    summed = gradient.sum(0)
-    return summed.sum_to_size(a.shape)
+def _by_row(rows: Tensor, states: Tensor) -> Tensor:
+    """[..., N] by [..., N, D] -> [..., D]"""
+    return (rows.unsqueeze(-2) @ states).squeeze(-2)
+
+
+def _by_column(states: Tensor, columns: Tensor) -> Tensor:
+    """[..., N, D] by [..., D] -> [..., N]"""
+    return (states @ columns.unsqueeze(-1)).squeeze(-1)
