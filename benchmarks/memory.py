@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,20 +66,35 @@ def forecast_peak(graph: Graph) -> int:
 
 
 def measured_peak(graph: Graph) -> int:
-    """Bytes of living tensors at the peak of the second step, by torch's profiler on the CPU."""
+    """Bytes of living tensors, the weights too, at the peak of the second step."""
     (stage,) = graph.document.stages
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+
+    def made() -> Callable[[], None]:
         assembly = compile_graph(graph)
         assembly.train_only(stage.train)
         assembly.train()
         optimizer = torch.optim.AdamW([p for p in assembly.parameters() if p.requires_grad])
         batch = fake_batch(graph, stage.batch, 32)
-        for step in range(2):
-            with record_function(f"step {step}"):
-                assembly(**batch)["loss"].backward()
-                optimizer.step()
-                optimizer.zero_grad()
+
+        def step() -> None:
+            assembly(**batch)["loss"].backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step
+
+    return peak_bytes(made)
+
+
+def peak_bytes(made: Callable[[], Callable[[], None]]) -> int:
+    """Bytes at the peak of the second call of the step that `made` gives, of all that living tensors took since `made`
+    was called, by torch's profiler on the CPU."""
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step = made()
+        for number in range(2):
+            with record_function(f"step {number}"):
+                step()
     with tempfile.TemporaryDirectory() as folder:
         profiler.export_chrome_trace(f"{folder}/trace.json")
         events: list[dict[str, Any]] = json.loads(Path(f"{folder}/trace.json").read_text())["traceEvents"]
