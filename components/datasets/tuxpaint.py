@@ -25,16 +25,29 @@ PACKAGE = Package(
 )
 ROOT = "usr/share/tuxpaint/stamps/"
 SIDE = 128
-ARTICLES = {"a", "an", "the", "some", "two"}
-MEASURES = re.compile(r"^(?:(?:an?|the|two|some) )?(?:pair|head|bunch|clump|stack|pile|set|piece)s? of ", re.IGNORECASE)
+ARTICLES = {"a", "an", "the", "some", "two", "this", "our"}
+MEASURES = re.compile(
+    r"^(?:(?:an?|the|two|some) )?(?:pair|head|bunch|clump|cluster|stack|string|pile|set|piece|couple|quarter)s? of ",
+    re.IGNORECASE,
+)
 QUOTES = "\u201c\u201d\u2019\"'"
-ENDS = re.compile(r"[.,!?;:—(]| - |\b(?:with|of|in|for|on|at|from|by|and|or|is|are|lets|that|which|playing|called)\b")
+PARTICLES = "with of in for on at to from by as like inside ahead last that which who what because"
+VERBS = "is are means mean lets stands carry carries covered used resembles hatched playing dancing making called"
+ENDS = re.compile(rf"[.,!?;:\u2014(]| - |\b(?:{'|'.join([*PARTICLES.split(), *VERBS.split()])})\b")
+JOINED = re.compile(r"\b(?:and|or)\b")
 
 
 def noun(caption: str) -> str:
-    """The head noun of a caption, the last word before its first mark or particle: "A flag on a pole." -> "flag"."""
-    words = ENDS.split(MEASURES.sub("", caption.strip()), maxsplit=1)[0].split()
-    words = [word for word in words if word.lower() not in ARTICLES] or words
+    """The head noun of a caption, the last word before its first mark, particle or verb: "A flag on a pole." -> "flag".
+
+    Of things that are joined it is the first, of colours that are joined what has them: "A red and white rose." ->
+    "rose".
+    """
+    text = MEASURES.sub("", caption.strip("\u2013 "))
+    phrase = ENDS.split(text, maxsplit=1)[0]
+    if not text.lower().startswith(("a ", "an ")):
+        phrase = JOINED.split(phrase, maxsplit=1)[0]
+    words = [word for word in phrase.split() if word.lower() not in ARTICLES] or phrase.split()
     return words[-1].strip(QUOTES).lower() if words else ""
 
 
