@@ -3,7 +3,8 @@
     pip install --target ENV --no-deps adapters "transformers==4.57.6" "huggingface_hub<1.0" "tokenizers<=0.23"
     python -m benchmarks.adapters_library ENV
 
-The library's weights are copied into ours; outputs and the times of a forward and backward are then compared.
+The library's weights are copied into ours; outputs, and the time and peak memory of a forward and
+backward, are then compared.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from assembler.adapters.book import Book, adapters_of
+from benchmarks._peak import peak_bytes
 from components.adapters.fusion import Fusion
 from components.adapters.houlsby import Houlsby
 from components.adapters.pfeiffer import Pfeiffer
@@ -93,6 +95,8 @@ def rows(env: Path) -> list[tuple[str, str, str]]:
         ratio = seconds(host, found["ids"]) / found[name]["seconds"]
         table.append((f"{name}: largest difference to the adapters library", f"{far:.1e}", "<= 1e-5"))
         table.append((f"{name}: step time, ours / the library's", f"{ratio:.3f}", "<= 1.00"))
+        own = peak_bytes(lambda: lambda: host(found["ids"]).last_hidden_state.pow(2).mean().backward())  # noqa: B023
+        table.append((f"{name}: peak memory, ours / the library's", f"{own / found[name]['peak']:.3f}", "<= 1.00"))
     return table
 
 

