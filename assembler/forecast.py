@@ -63,7 +63,7 @@ def summary(graph: Graph) -> dict[str, Any]:
 
 
 def forecast(graph: Graph, assembly: Assembly, stage: Stage, text_tokens: int = TEXT_TOKENS) -> dict[str, Any]:
-    """One step of a stage: `trainable`, `memory_bytes` and its shares, `flops` and `tokens` of a sample.
+    """One step of a stage: `trainable`, `memory_bytes` and its shares, `flops` in all and a node, `tokens`.
 
     `memory_bytes` is the peak of tensor memory: weights, gradients, the optimiser's two moments, and what the forward
     keeps for the backward. An LM is taken to get `text_tokens` words beside its slots' tokens.
@@ -97,8 +97,14 @@ def forecast(graph: Graph, assembly: Assembly, stage: Stage, text_tokens: int = 
             "optimizer_bytes": 2 * own,
             "activations_bytes": activations,
             "flops": counter.get_total_flops(),
+            "node_flops": {node: _flops_of(counter, node) for node in assembly.nodes},
             "tokens": {n: sum(graph.slot_tokens(n).values()) + text_tokens for n in _lms(graph)},
         }
+
+
+def _flops_of(counter: FlopCounterMode, node: str) -> int:
+    """Of a node's own module, as the counter names it; nothing for one that was not run."""
+    return sum(counter.get_flop_counts().get(f"{Assembly.__name__}.nodes.{node}", {}).values())
 
 
 def _update_bytes(learning: list[nn.Parameter]) -> int:

@@ -162,7 +162,8 @@ def measure(workspace: Workspace, name: str) -> None:
         raise AssemblerError(f"{name}: the run it was made from is not here, so there are no rows to measure it on")
     graph = workspace.check(run.spec()).require()
     learned, held_out = split(graph)
-    asked = samples(graph, graph.objectives[0], list((held_out or learned)[:MEASURED]))
+    speaks = next(node for node in graph.objectives if "input_ids" in graph.parts[node].extras)  # a bundle has one
+    asked = samples(graph, speaks, list((held_out or learned)[:MEASURED]))
     bundle = Bundle(workspace.named(workspace.bundles, name))
     bundle.generate_ids(asked[:1])
     firsts, rates = [], []

@@ -25,9 +25,9 @@ def state(name: str) -> None:
     st.badge(name, color=colour, icon=icon)
 
 
-def command(arguments: Sequence[str]) -> None:
-    """The command line that does the same, to copy."""
-    st.code(command_line(arguments), language="bash", wrap_lines=True)
+def command(*lines: Sequence[str]) -> None:
+    """The command lines that do the same, to copy."""
+    st.code("\n".join(map(command_line, lines)), language="bash", wrap_lines=True)
 
 
 def duration(seconds: float | None) -> str:

@@ -98,6 +98,21 @@ def add_stage(document: Plain) -> Plain:
     return found
 
 
+def counted(document: Plain, stage: int, objectives: list[str]) -> list[str]:
+    """Which of the graph's objectives have losses that count in a stage."""
+    chosen = _stages(document)[stage].get("objectives")
+    return [name for name in objectives if name in chosen] if isinstance(chosen, list) else list(objectives)
+
+
+def set_counted(document: Plain, stage: int, objectives: list[str], chosen: list[str]) -> Plain:
+    """The document with the objectives whose losses count in a stage; all of them, or none, is left unwritten."""
+    found = deepcopy(document)
+    found["stages"][stage].pop("objectives", None)
+    if 0 < len(chosen) < len(objectives):
+        found["stages"][stage]["objectives"] = [name for name in objectives if name in chosen]
+    return found
+
+
 def remove_stage(document: Plain, stage: int) -> Plain:
     """The document without a stage."""
     found = deepcopy(document)

@@ -35,51 +35,77 @@ class Answer:
 
 
 class TorchTalker:
-    """The trained model of a run, one question at a time."""
+    """The trained model of a run, one question at a time; where several nodes answer, each has its line."""
 
     def __init__(self, folder: Path) -> None:
-        from assembler.evaluate import TorchAnswers
+        from assembler.evaluate import TorchAnswers, answering
         from assembler.runs import load_run
 
         self.graph, assembly = load_run(folder)
-        self.answers = TorchAnswers(self.graph, assembly)
+        able = [node for node in self.graph.objectives if getattr(self.graph.parts[node], "answers", None)]
+        self.answers = {node: TorchAnswers(self.graph, assembly, node) for node in able or [answering(self.graph)]}
         self.lock = threading.Lock()
-        node = self.answers.node
         self.columns = {name: self.graph.column(name) for name in self.graph.samples}
         self.wants: dict[str, str] = {name: self.graph.processor(name).kind for name in self.graph.samples}
-        if self._speaks:
+        for node in filter(self._speaks, self.answers):
             for slot, column in self.graph.text_columns(node).items():
                 self.columns[slot], self.wants[slot] = column, "text"
 
-    @property
-    def _speaks(self) -> bool:
-        return hasattr(self.answers.collator, "prompts")
+    def _speaks(self, node: str) -> bool:
+        return hasattr(self.answers[node].collator, "prompts")
 
     def ask(self, sample: dict[str, Any], hear: Hear) -> Answer:
-        """The greedy answer."""
+        """The greedy answers."""
         row = {column: sample[name] for name, column in self.columns.items()}
+        said: dict[str, str] = {}
+        tokens: int | None = None
         with self.lock:
             began = time.perf_counter()
-            if not self._speaks:
-                text = str(self.answers([row])[0])
-                hear(text)
-                return Answer(text, None, time.perf_counter() - began)
-            tokenizer = self.answers.collator.tokenizer
-            ids = self.answers.ids([row], lambda found: hear(tokenizer.decode(found[0], skip_special_tokens=True)))[0]
+            for node in self.answers:
+                said[node], count = self._answer(node, row, lambda text, node=node: hear(_told({**said, node: text})))  # type: ignore[misc]
+                tokens = tokens if count is None else count + (tokens or 0)
             took = time.perf_counter() - began
-        return Answer(tokenizer.decode(ids, skip_special_tokens=True), len(ids), took)
+        return Answer(_told(said), tokens, took)
+
+    def _answer(self, node: str, row: dict[str, Any], hear: Hear) -> tuple[str, int | None]:
+        """(what a node says, in how many tokens)."""
+        answers = self.answers[node]
+        if not self._speaks(node):
+            text = _words(answers([row])[0], self.graph.parts[node])
+            hear(text)
+            return text, None
+        tokenizer = answers.collator.tokenizer
+        ids = answers.ids([row], lambda found: hear(tokenizer.decode(found[0], skip_special_tokens=True)))[0]
+        return tokenizer.decode(ids, skip_special_tokens=True), len(ids)
 
     def held_out(self, count: int) -> list[dict[str, Any]]:
-        """Samples from the rows that the run did not learn from, each with what is `expected`."""
+        """Samples from the rows that the run did not learn from, each with what is `expected` of every node."""
         from assembler.batches import split
         from assembler.evaluate import expected_columns
 
         _, rows = split(self.graph)
-        expected = expected_columns(self.graph)[0]
+        right = {node: expected_columns(self.graph, node) for node in self.answers}
         return [
-            {**{name: row[column] for name, column in self.columns.items()}, "expected": row[expected]}
+            {
+                **{name: row[column] for name, column in self.columns.items()},
+                "expected": _told({node: ", ".join(str(row[c]) for c in columns) for node, columns in right.items()}),
+            }
             for row in rows[:count]
         ]
+
+
+def _words(answer: Any, part: Any) -> str:
+    """An answer that is no text: a label as it is, scores to four figures, of a pair how alike its halves are."""
+    if part.answers == "pair":
+        one, other = answer
+        return f"similarity {sum(a * b for a, b in zip(one, other, strict=True)):.4f}"
+    scores = answer if isinstance(answer, list) else [answer]
+    return ", ".join(f"{x:.4g}" if isinstance(x, float) else str(x) for x in scores)
+
+
+def _told(said: dict[str, str]) -> str:
+    """What one node says, or of several each after its name."""
+    return next(iter(said.values())) if len(said) == 1 else "\n".join(f"{node}: {text}" for node, text in said.items())
 
 
 class BundleTalker:

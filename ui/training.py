@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from assembler.errors import AssemblerError
 from assembler.runs import Run, lines_of
-from assembler.spec import Spec, Stage
+from assembler.spec import Document, Spec, Stage
 from ui.jobs import ASKED, Job
 from ui.workspace import Workspace
 
@@ -32,6 +32,23 @@ class Status:
     loss: float | None
     left: float | None
     word: str
+
+
+def newest_of(workspace: Workspace, graph: dict[str, Any]) -> dict[str, Any] | None:
+    """How far the newest run of a graph is: one of a spec of its name that trains nothing which the graph has not.
+
+    `learning` is what its stage of now trains.
+    """
+    names = {*graph["nodes"], *graph["adapters"]}
+    for run in runs_in(workspace):
+        stages = stages_of(run)
+        trained = {name for stage in stages for name in stage.train}
+        if trained and trained <= names and name_of(run) == graph["name"]:
+            now = status(run)
+            stage = next((stage for stage in stages if stage.name == now.stage), stages[0])
+            found = {key: getattr(now, key) for key in ("state", "stage", "step", "steps", "loss")}
+            return {"name": run.folder.name, **found, "learning": stage.train}
+    return None
 
 
 def job_of(run: Run) -> Job:
@@ -132,15 +149,25 @@ def spec_of(run: Run) -> Spec | None:
 
 def stages_of(run: Run) -> list[Stage]:
     """The stages of a run, none while it has no spec."""
-    return list(_stages(run.spec_path, run.spec_path.stat().st_mtime_ns)) if run.spec_path.exists() else []
+    document = _document(run)
+    return list(document.stages) if document else []
+
+
+def name_of(run: Run) -> str | None:
+    """What the spec of a run is called, None while it has none."""
+    document = _document(run)
+    return document.name if document else None
+
+
+def _document(run: Run) -> Document | None:
+    return _read(run.spec_path, run.spec_path.stat().st_mtime_ns) if run.spec_path.exists() else None
 
 
 @lru_cache(maxsize=256)
-def _stages(path: Path, changed: int) -> tuple[Stage, ...]:
+def _read(path: Path, changed: int) -> Document | None:
     from assembler.spec import read
 
-    document = read(path).document
-    return tuple(document.stages) if document else ()
+    return read(path).document
 
 
 def status(run: Run) -> Status:

@@ -25,7 +25,7 @@ def answer(text: str, path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"state": "ready", "why": "", "stages": {}, "serving": None, "adapters": {}}
     modules, counts = _built(graph)
     try:
-        found |= _whole(graph)
+        found |= _whole(graph, modules)
     except AssemblerError as error:
         found |= {"state": "failed", "why": str(error), "nodes": counts}
     everything = [*found["nodes"].values(), *found["adapters"].values()]
@@ -56,20 +56,32 @@ def _built(graph: Graph) -> tuple[dict[str, Any], dict[str, Any]]:
             continue  # sizes that are not known yet; the forecast says which
     counts = {node: sum(p.numel() for p in module.parameters()) for node, module in modules.items()}
     learns = {name for stage in _stages(graph) for name in stage.train}
-    return modules, {n: {"parameters": c, "trainable": c if n in learns else 0} for n, c in counts.items()}
+    costs = {n: {"parameters": c, "trainable": c if n in learns else 0} for n, c in counts.items()}
+    return modules, {node: {**cost, "bytes": _bytes(cost, modules[node])} for node, cost in costs.items()}
+
+
+def _bytes(cost: dict[str, int], host: Any) -> int:
+    """Memory of weights, and of the gradients and AdamW's two moments of those that are trained."""
+    each = next((p.element_size() for p in host.parameters()), 4) if host is not None else 4
+    return each * (cost["parameters"] + 3 * cost["trainable"])
 
 
 def _stages(graph: Graph) -> list[Any]:
     return graph.spec.document.stages if graph.spec.document else []
 
 
-def _whole(graph: Graph) -> dict[str, Any]:
-    """The summary of a graph without problems."""
+def _whole(graph: Graph, modules: dict[str, Any]) -> dict[str, Any]:
+    """The summary of a graph without problems; FLOPs of a node are those of the stage in which it does most."""
     from assembler.forecast import summary
 
     if graph.problems:
         raise AssemblerError("a forecast needs a graph without problems")
     report = summary(graph)
+    for section in ("nodes", "adapters"):
+        for name, cost in report[section].items():
+            cost["bytes"] = _bytes(cost, modules.get(graph.adapters[name].host if section == "adapters" else name))
+    for name, cost in report["nodes"].items():
+        cost["flops"] = max((stage["node_flops"][name] for stage in report["stages"].values()), default=0)
     return {key: report[key] for key in ("nodes", "adapters", "stages", "serving")}
 
 

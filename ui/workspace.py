@@ -123,10 +123,7 @@ class Workspace:
 
     def escapes(self, spec: Spec) -> Iterator[Problem]:
         """A problem for each path in the spec that leads outside the workspace."""
-        for keys, text in _texts(plain(spec.tree)):
-            path = _path_in(keys, text)
-            if path is None:
-                continue
+        for keys, text, path in paths_in(plain(spec.tree)):
             try:
                 self.inside(spec.base / path)
             except (AssemblerError, OSError, ValueError, RuntimeError):
@@ -136,6 +133,14 @@ class Workspace:
                     place=spec.place(*keys),
                     node=str(keys[1]) if len(keys) > 2 and keys[0] == "nodes" else None,
                 )
+
+
+def paths_in(tree: Any) -> Iterator[tuple[tuple[str | int, ...], str, Path]]:
+    """(where it stands, the text, the path it names) of each text in a spec that names one."""
+    for keys, text in _texts(tree):
+        path = _path_in(keys, text)
+        if path is not None:
+            yield keys, text, path
 
 
 def _texts(tree: Any, keys: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -16,13 +16,20 @@ class Canvas:
         page.goto(url)
         self.ready()
 
+    @classmethod
+    def on(cls, page: Page) -> Canvas:
+        """The editor on a page that is there already."""
+        found = object.__new__(cls)
+        found.page = page
+        return found.ready()
+
     @property
     def root(self) -> Locator:
         return self.page.locator(".editor")
 
     def ready(self) -> Canvas:
         """Wait until the editor is drawn, its palette is there and the first check is in."""
-        expect(self.root).not_to_have_attribute("data-checked", "-1", timeout=30_000)
+        expect(self.root).not_to_have_attribute("data-checked", "-1")
         expect(self.root).not_to_have_attribute("data-parts", "0")
         return self
 
@@ -82,6 +89,17 @@ class Canvas:
     def wire(self, source: str, target: str, port: str = "in", drop: bool = True) -> None:
         """Draw a wire by hand from a node's output to a port."""
         self.drag(self.middle(self.port(source, "out")), self.middle(self.port(target, port)), drop)
+
+    def drop_file(self, text: str, name: str) -> None:
+        """Drop a file on the canvas."""
+        self.page.locator(".canvas").evaluate(
+            """(canvas, [text, name]) => {
+              const data = new DataTransfer();
+              data.items.add(new File([text], name));
+              canvas.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, composed: true }));
+            }""",
+            [text, name],
+        )
 
     def select(self, node: str) -> None:
         self.node(node).locator("header").click()

@@ -18,7 +18,9 @@ from urllib.parse import urlparse
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-expect.set_options(timeout=20_000)  # a page is waited for as long as a slow computer needs to draw it
+PATIENCE = 60_000
+"""Milliseconds that a page is waited for: as long as a slow computer that does other things too needs to draw it."""
+expect.set_options(timeout=PATIENCE)
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -160,7 +162,7 @@ def pytest_runtest_makereport(item, call):
 def page(browser: Browser, watched: Watched) -> Iterator[Page]:
     """A fresh page; go to `server.url`."""
     context = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE)
     found = context.new_page()
     watched.watch(found)
     yield found

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.ui.canvas import Canvas
-from tests.ui.conftest import Server
+from tests.ui.conftest import PATIENCE, Server
 from tests.ui.test_editor import TINY
 
 SLOW = """\
@@ -71,7 +71,7 @@ def test_two_tabs_follow_each_other_and_a_clash_is_asked_about(browser: Browser,
     tabs = []
     for _ in range(2):
         context = browser.new_context(viewport={"width": 1440, "height": 900})
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         watched.watch(page)
         tabs.append(Canvas(page, f"{server.url}/?spec=specs/shared.yaml"))

@@ -22,6 +22,7 @@ from assembler.graph import Graph
 from assembler.spec import read
 from ui.document import EMPTY, EditorDocument, document_of, drawable, reads_back, refusals, spec_of, text_of
 from ui.editor.messages import Checked, Request, Sent, problems_data
+from ui.moving import moved
 from ui.opening import key_of
 from ui.workspace import Workspace
 
@@ -157,6 +158,8 @@ class Documents:
             else:
                 now = self._save(held, request.path)
                 found = {"said": f"Saved {shown(now.path)}" if now.path else ""}
+                if now.document != held.document:
+                    found["doc"] = now.document
         except (AssemblerError, OSError) as error:
             found = {"error": str(error)}
         for each in {held.id: held, now.id: now}.values():
@@ -182,8 +185,11 @@ class Documents:
         else:
             raise AssemblerError("this model has no file yet; save it under a name")
         with self.lock:
-            text = text_of(held.document)
-            if not reads_back(held.document, text):
+            document = held.document
+            if held.path is not None:
+                document = {**document, "graph": moved(document["graph"], held.path.parent, path.parent)}
+            text = text_of(document)
+            if not reads_back(document, text):
                 raise AssemblerError(
                     f"{shown(path)}: what was drawn does not read back from its text; nothing is written"
                 )
@@ -194,6 +200,8 @@ class Documents:
                 self._keep(held)
                 return held
             now = replace(held, id=key_of(path), path=path, saved=text, seen=_stamp(path), answers={})
+            if document != held.document:
+                now.changed(document, held.tab, held.rev)
             self.held[now.id] = now
             self._keep(now)
             if held.path is None:

@@ -96,6 +96,7 @@ def _node(graph: Graph, node: str) -> dict[str, Any]:
         "kind": value.kind if value else None,
         "shape": list(value.shape) if value else [],
         "ragged": value.ragged if value else False,
+        "dtype": getattr(part, "dtype", "fp32") if value and value.kind != "text" else None,
         "ports": {port: list(kinds) for port, kinds in ports.items()},
         "optional": [port for port in ports if port in part.optional],
         "wants": {port: _wanted(graph, node, port) for port in ports},

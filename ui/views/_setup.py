@@ -207,7 +207,7 @@ def _stages(opened: Opened) -> None:
         widths = [1.1, *[1.6] * count]
         for index, column in enumerate(st.columns(widths)[1:]):
             with column:
-                _settings(document, index)
+                _settings(document, index, list(opened.graph.objectives))
         st.space("small")
         for row in stages.rows(document):
             label, *cells = st.columns(widths, vertical_alignment="center")
@@ -218,7 +218,7 @@ def _stages(opened: Opened) -> None:
                     _cell(document, row, index)
 
 
-def _settings(document: Plain, index: int) -> None:
+def _settings(document: Plain, index: int, objectives: list[str]) -> None:
     name, remove = st.columns([5, 1], vertical_alignment="bottom")
     with name:
         _setting(document, index, "name", "Stage")
@@ -238,6 +238,15 @@ def _settings(document: Plain, index: int) -> None:
     with st.expander("More"):
         for field in [field for field in stages.FIELDS if field not in FIRST]:
             _setting(document, index, field, LABELS[field])
+    if len(objectives) > 1:
+        key = _set(f"stage-{index}-objectives", stages.counted(document, index, objectives))
+        args = (key, partial(_set_counted, index, objectives))
+        about = "Nodes whose losses count in this stage; what none of them needs is not computed"
+        st.multiselect("Losses of", objectives, key=key, on_change=_changed, args=args, help=about)
+
+
+def _set_counted(index: int, objectives: list[str], document: Plain, chosen: list[str]) -> Plain:
+    return stages.set_counted(document, index, objectives, chosen)
 
 
 def _setting(document: Plain, index: int, field: str, label: str) -> None:

@@ -13,12 +13,15 @@ from ui.editor.documents import Documents, Held
 from ui.editor.messages import Sent
 from ui.editor.mount import mount
 from ui.opening import opened, remember
+from ui.training import newest_of
+from ui.workspace import Workspace
 
 KEY = "editor"
 FEED_SECONDS = 1.0
 WHOLE_PAGE = """<style>
 .stMainBlockContainer { padding: 3.6rem 0.8rem 0 0.8rem; max-width: none; }
 .stMainBlockContainer .stVerticalBlock { gap: 0; }
+[data-testid="stStatusWidget"] { display: none; }  /* the editor says itself when it waits; every gesture is a run */
 </style>"""
 
 
@@ -69,10 +72,11 @@ def _editor() -> None:
 
 @st.fragment(run_every=FEED_SECONDS)
 def _feed() -> None:
-    """What comes by itself, for the document that the editor drew: its costs, and what others did to it."""
+    """What comes by itself, for the document that the editor drew: its costs, how its run goes, what others did."""
     held = documents().held[st.session_state["editor.id"]]
     latest = {**held.as_data(), "document": held.document if held.tab != st.session_state.get("editor.tab") else None}
-    mount("feed", {"costs": costs().found.get(held.id), "doc": latest}, key="feed")
+    run = newest_of(Workspace.current(), held.document["graph"])
+    mount("feed", {"costs": costs().found.get(held.id), "doc": latest, "run": run}, key="feed")
 
 
 def _sent(state: Any) -> Sent | None:

@@ -110,8 +110,8 @@ def _bundle(folder: Path) -> None:
                 _confirm(folder.name)
         if parity:
             _parity(parity)
-        st.caption("Ask it from a terminal, without torch")
-        show.command(["ask", str(folder), *asked(wants_of(read_manifest(folder)))])
+        st.caption("Serve it, in OpenAI's chat format, or ask it from a terminal; neither needs torch")
+        show.command(["serve", str(folder)], ["ask", str(folder), *asked(wants_of(read_manifest(folder)))])
 
 
 def _parity(parity: Parity) -> None:

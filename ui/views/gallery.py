@@ -11,6 +11,7 @@ from assembler.errors import AssemblerError
 from assembler.files import write_text
 from ui import opening, pictures, show
 from ui.document import text_of
+from ui.moving import moved
 from ui.views.build import documents
 from ui.workspace import GALLERY, Workspace
 
@@ -77,7 +78,7 @@ def sentence(path: Path) -> str:
 
 
 def copy(path: Path, name: str) -> Path:
-    """Save what a spec says on the page now under another name.
+    """Save what a spec says on the page now under another name; its paths lead where they led.
 
     Raises:
         AssemblerError: the name is none, or taken.
@@ -86,7 +87,8 @@ def copy(path: Path, name: str) -> Path:
     target = workspace.named(workspace.specs, name, ".yaml")
     if target.exists():
         raise AssemblerError(f"there is a spec {name} already; choose another name")
-    held = documents().open(path)
+    document = documents().open(path).document
+    graph = moved(document["graph"], path.parent, target.parent)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_text(target, text_of(held.document))
+    write_text(target, text_of({**document, "graph": graph}))
     return target

@@ -10,7 +10,7 @@ import { Palette } from "./Palette";
 import { Problems } from "./Problems";
 import { QuickAdd } from "./QuickAdd";
 import { store, useStore } from "./store";
-import { save, TopBar } from "./TopBar";
+import { nextLabel, save, TopBar } from "./TopBar";
 import { YamlPane } from "./YamlPane";
 
 export function App(): ReactNode {
@@ -173,6 +173,7 @@ function onKey(event: KeyboardEvent, flow: Flow, element: HTMLElement): void {
     g: groupSelected,
     s: () => openSwap(flow, element),
     w: () => openWire(element),
+    l: nextLabel,
     escape: () => store.set({ menu: null, dialog: null, selection: { nodes: [], edges: [], adapter: null, group: null } }),
   };
   const isTab = event.key === "Tab" && !event.shiftKey && onCanvas && store.get().menu === null && isPane(event.target, element);

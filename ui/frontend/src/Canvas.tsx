@@ -13,10 +13,11 @@ import {
   type NodeChange,
   ReactFlow,
   useReactFlow,
+  type Viewport,
   useStore as useFlowStore,
 } from "@xyflow/react";
 import { type DragEvent, memo, type ReactNode, useCallback, useEffect, useMemo, useRef, useState } from "react";
-import { edgeText, hostOf, type Point, wiresOf } from "./document";
+import { edgeText, type Graph, hostOf, type Point, wiresOf } from "./document";
 import { GroupNode, type GroupNodeType } from "./GroupNode";
 import { connect, connectAnywhere, grow, positions } from "./gestures";
 import { colourOf } from "./kinds";
@@ -33,6 +34,7 @@ const edgeTypes = { wire: WireEdge };
 const CULL_ABOVE = 150;
 const COMPACT_BELOW = 0.4;
 const NO_DATA = {};
+const FRAME = "group:";
 
 /** React Flow's nodes for the document; a node that stays the same keeps its object. */
 function useNodes(): [FlowNode[], (changes: NodeChange<FlowNode>[]) => void] {
@@ -42,8 +44,7 @@ function useNodes(): [FlowNode[], (changes: NodeChange<FlowNode>[]) => void] {
   const selection = useStore((state) => state.selection);
   const [parts, setParts] = useState<PartNodeType[]>([]);
   useEffect(() => {
-    const count = (node: string): number => Object.keys(portsOf(store.known, node)).length;
-    const where = { ...placed(graph, count), ...overlay };
+    const where = { ...placed(graph, (node) => Object.keys(portsOf(store.known, node))), ...overlay };
     const chosen = new Set(selection.nodes);
     setParts((before) => {
       const old = new Map(before.map((node) => [node.id, node]));
@@ -59,7 +60,7 @@ function useNodes(): [FlowNode[], (changes: NodeChange<FlowNode>[]) => void] {
   const frames = useMemo(() => framesOf(graph.groups, parts), [graph.groups, parts]);
   const nodes = useMemo(() => [...frames, ...parts], [frames, parts]);
   const change = useCallback((changes: NodeChange<FlowNode>[]) => {
-    const own = changes.filter((item) => !("id" in item) || !item.id.startsWith("group:")) as NodeChange<PartNodeType>[];
+    const own = changes.filter((item) => !("id" in item) || !item.id.startsWith(FRAME)) as NodeChange<PartNodeType>[];
     setParts((before) => applyNodeChanges(own, before));
   }, []);
   return [nodes, change];
@@ -74,9 +75,10 @@ function framesOf(groups: Record<string, { nodes: string[] }>, parts: PartNodeTy
     const top = Math.min(...inside.map((node) => node.position.y)) - 48;
     const right = Math.max(...inside.map((node) => node.position.x + (node.measured?.width ?? NODE_WIDTH))) + 24;
     const bottom = Math.max(...inside.map((node) => node.position.y + (node.measured?.height ?? 110))) + 24;
-    const data = { width: right - left, height: bottom - top };
-    const fixed = { draggable: false, selectable: false, focusable: false, zIndex: -1 };
-    return [{ id: `group:${name}`, type: "frame" as const, position: { x: left, y: top }, data, ...fixed }];
+    const size = { width: right - left, height: bottom - top };
+    // By its title a frame is dragged, and its nodes with it.
+    const fixed = { dragHandle: ".frame-title", selectable: false, focusable: false, zIndex: -1 };
+    return [{ id: `${FRAME}${name}`, type: "frame" as const, position: { x: left, y: top }, data: NO_DATA, ...size, ...fixed }];
   });
 }
 
@@ -101,6 +103,23 @@ function useEdges(): WireEdgeType[] {
   }, [graph, selected, catalogue, check]);
 }
 
+/** Moves of a frame as moves of the nodes in it. */
+function unframed(changes: NodeChange<FlowNode>[], nodes: FlowNode[]): NodeChange<FlowNode>[] {
+  if (!changes.some((change) => change.type === "position" && change.id.startsWith(FRAME))) return changes;
+  const where = new Map(nodes.map((node) => [node.id, node.position]));
+  return changes.flatMap((change) => {
+    if (change.type !== "position" || !change.id.startsWith(FRAME)) return [change];
+    const from = where.get(change.id);
+    const { position, dragging } = change;
+    if (!from || !position) return [];
+    const members = store.doc.graph.groups[change.id.slice(FRAME.length)]?.nodes ?? [];
+    return members.flatMap((id): NodeChange<FlowNode>[] => {
+      const at = where.get(id);
+      return at ? [{ id, type: "position", dragging, position: { x: at.x + position.x - from.x, y: at.y + position.y - from.y } }] : [];
+    });
+  });
+}
+
 /** Moves that are over (mouse let go, an arrow key) become one entry of the history. */
 function commitMoves(changes: NodeChange<FlowNode>[]): void {
   const done = changes.filter((change) => change.type === "position" && change.dragging === false && change.position);
@@ -108,7 +127,7 @@ function commitMoves(changes: NodeChange<FlowNode>[]): void {
   const layout = positions();
   const names: string[] = [];
   for (const change of done) {
-    if (change.type !== "position" || !change.position || change.id.startsWith("group:")) continue;
+    if (change.type !== "position" || !change.position) continue;
     layout[change.id] = [change.position.x, change.position.y];
     names.push(change.id);
   }
@@ -194,6 +213,40 @@ const miniColour = (node: FlowNode): string => {
   return colourOf(givesOf(store.known, node.id)[0]);
 };
 
+/** Where the user looked last at each document, while this page is there. */
+const views = new Map<string, Viewport>();
+const FIT = { padding: 0.1, maxZoom: 1.1 };
+
+/** Show an opened document as it was looked at last, or all of it, once its nodes are measured. */
+function useFirstLook(nodes: FlowNode[], many: boolean): void {
+  const flow = useReactFlow();
+  const id = useStore((state) => state.id);
+  const opened = useStore((state) => state.opened);
+  const pending = useRef(false);
+  const before = useRef<{ id: string | null; opened: number; graph: Graph } | null>(null);
+  useEffect(() => {
+    const last = before.current;
+    const now = { id, opened, graph: store.doc.graph };
+    before.current = now;
+    if (last?.id === id && last.opened === opened) return;
+    // Saved under another name it is the same graph, and stays as it is looked at.
+    pending.current = last?.graph !== now.graph;
+    if (!pending.current && id !== null) views.set(id, flow.getViewport());
+  });
+  useEffect(() => {
+    if (!pending.current || id === null) return;
+    const names = Object.keys(store.doc.graph.nodes);
+    const drawn = new Map(nodes.map((node) => [node.id, node]));
+    const measured = names.every((name) => drawn.has(name) && (many || drawn.get(name)!.measured !== undefined));
+    if (!measured) return;
+    pending.current = false;
+    if (names.length === 0) return; // the first part that is dropped stays where it falls
+    const view = views.get(id);
+    if (view && opened === 0) void flow.setViewport(view);
+    else void flow.fitView(FIT);
+  }, [nodes, many, id, opened, flow]);
+}
+
 export const Canvas = memo(function Canvas(): ReactNode {
   const [nodes, change] = useNodes();
   const edges = useEdges();
@@ -201,7 +254,6 @@ export const Canvas = memo(function Canvas(): ReactNode {
   const frame = useRef<HTMLDivElement>(null);
   const compact = useFlowStore((state) => state.transform[2] < COMPACT_BELOW);
   const centre = useStore((state) => state.centre);
-  const id = useStore((state) => state.id);
   const many = nodes.length > CULL_ABOVE;
   const empty = useStore((state) => Object.keys(state.history.doc.graph.nodes).length === 0);
 
@@ -209,17 +261,11 @@ export const Canvas = memo(function Canvas(): ReactNode {
   useEffect(() => {
     if (centre) void flow.fitView({ nodes: [{ id: centre.node }], maxZoom: 1.1, duration: 250, padding: 1.2 });
   }, [centre, flow]);
-  useEffect(() => {
-    // After a document was opened its nodes need a moment to be measured.
-    const timer = setTimeout(() => {
-      if (flow.getNodes().length > 0) void flow.fitView({ padding: 0.15, maxZoom: 1.1 });
-    }, 60);
-    return () => clearTimeout(timer);
-  }, [id, flow]);
+  useFirstLook(nodes, many);
 
   const onNodesChange = useCallback(
     (changes: NodeChange<FlowNode>[]) => {
-      const kept = changes.filter((item) => item.type !== "remove");
+      const kept = unframed(changes.filter((item) => item.type !== "remove"), nodes);
       change(kept);
       commitSelection(nodes, kept);
       commitMoves(kept);
@@ -277,6 +323,9 @@ export const Canvas = memo(function Canvas(): ReactNode {
           if (nodeId) store.set({ connecting: { node: nodeId, port: handleType === "target" ? handleId : null }, menu: null });
         }}
         onConnectEnd={onConnectEnd}
+        onMoveEnd={(_, view) => {
+          if (store.get().id !== null) views.set(store.get().id!, view);
+        }}
         onPaneClick={() => store.select({})}
         isValidConnection={isValid}
         connectionLineComponent={HeldWire}
@@ -288,7 +337,7 @@ export const Canvas = memo(function Canvas(): ReactNode {
         onlyRenderVisibleElements={many}
         multiSelectionKeyCode={["Shift", "Meta", "Control"]}
         selectionKeyCode="Shift"
-        fitViewOptions={{ padding: 0.15, maxZoom: 1.1 }}
+        fitViewOptions={FIT}
         aria-label="Graph"
       >
         <Background variant={BackgroundVariant.Dots} gap={22} size={1.4} />
@@ -320,8 +369,8 @@ function dropFile(event: DragEvent): void {
 export function open(text: string, name: string): void {
   store.request("read", { text }, (answer) => {
     if (answer.doc) {
-      store.set({ positions: {} });
       store.act({ do: "replace", doc: answer.doc }, `Opened ${name}`);
+      store.set({ positions: {}, opened: store.get().opened + 1 });
     } else {
       store.say(`${name}: ${answer.problems?.[0]?.message ?? answer.error ?? "cannot be read"}`);
     }

@@ -17,6 +17,7 @@ const SHORTCUTS: [string, string][] = [
   ["G", "group what is selected"],
   ["T", "tidy the graph, or what is selected"],
   ["F", "fit the graph into view"],
+  ["L", "wires show shapes, number formats, bytes, or nothing"],
   ["Ctrl+F", "search in the graph: names, parts, values, shapes"],
   ["Ctrl+S", "save"],
   ["?", "this list"],
@@ -124,8 +125,9 @@ function SaveAs(): ReactNode {
   const [refused, setRefused] = useState("");
   const save = (): void => {
     store.request("save", { path: name }, (answer) => {
-      if (answer.error) setRefused(answer.error);
-      else store.set({ dialog: null });
+      if (answer.error) return setRefused(answer.error);
+      store.set({ dialog: null });
+      if (answer.doc) store.act({ do: "replace", doc: answer.doc }, "Paths follow the file to its new folder");
     });
   };
   return (

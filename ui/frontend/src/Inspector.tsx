@@ -5,7 +5,7 @@ import { Composition } from "./Composition";
 import { Field } from "./Field";
 import { problemsOf } from "./findings";
 import { count, shapeText } from "./format";
-import { connect, grow, mend, middleOf, removeSelected, rename, setKey } from "./gestures";
+import { connect, grow, mend, middleOf, removeSelected, rename, renameGroup, setKey } from "./gestures";
 import { Icon } from "./Icon";
 import type { PartInfo } from "./messages";
 import { PortMark } from "./PartNode";
@@ -60,7 +60,7 @@ function PartForm({ section, id }: PartFormProps): ReactNode {
   );
 }
 
-function NameField({ id }: { id: string }): ReactNode {
+function NameField({ id, onName = rename }: { id: string; onName?: (id: string, to: string) => void }): ReactNode {
   const [name, setName] = useState(id);
   return (
     <label className="field name">
@@ -68,7 +68,7 @@ function NameField({ id }: { id: string }): ReactNode {
       <input
         value={name}
         onChange={(event) => setName(event.target.value)}
-        onBlur={() => rename(id, name)}
+        onBlur={() => onName(id, name)}
         onKeyDown={(event) => event.key === "Enter" && event.currentTarget.blur()}
       />
     </label>
@@ -291,8 +291,8 @@ function GroupForm({ name }: { name: string }): ReactNode {
   if (!group) return null;
   return (
     <div className="form">
-      <h3>{name}</h3>
-      <label className="field">
+      <NameField id={name} onName={renameGroup} />
+      <label className="field comment">
         <span>comment</span>
         <textarea
           value={note}
@@ -301,7 +301,7 @@ function GroupForm({ name }: { name: string }): ReactNode {
           onBlur={() => store.act({ do: "group", id: name, nodes: group.nodes, note }, `Commented ${name}`)}
         />
       </label>
-      <p>{group.nodes.join(", ")}</p>
+      <p className="hint">around {group.nodes.join(", ")}; drag it by its name to move them together</p>
       <div className="actions">
         <button type="button" onClick={() => store.select({ nodes: group.nodes })}>
           Select its nodes

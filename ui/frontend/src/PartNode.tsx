@@ -2,10 +2,11 @@
 import { Handle, type Node, type NodeProps, Position } from "@xyflow/react";
 import { memo, type ReactNode } from "react";
 import { isLeaf, namesIn, parseBlocks, stackOf, type Tree } from "./compose";
-import { adaptersOn, isRaw, trainedNames, typeOf } from "./document";
+import { adaptersOn, type Graph, isRaw, learning, type Raw, trainedNames, typeOf } from "./document";
 import { findings, problemsOf } from "./findings";
-import { count, shapeText } from "./format";
+import { bytes, count, operations, shapeText, share } from "./format";
 import { Icon } from "./Icon";
+import type { Costs } from "./messages";
 import { colourOf, lookOf } from "./kinds";
 import { shortName } from "./parts";
 import { feederOf, givesOf, growthRefusal, infoOf, type Known, portsOf, refusal } from "./rules";
@@ -173,29 +174,63 @@ function Chip({ name }: { name: string }): ReactNode {
   );
 }
 
+/** What learns in a node and what it costs; while a run trains it, how far that run is. */
 function Foot({ node }: { node: string }): ReactNode {
-  const cost = useStore((state) => state.feed?.costs?.nodes[node]);
-  const frozen = useStore((state) => {
-    const raw = state.history.doc.graph.nodes[node];
-    return isRaw(raw) && raw.freeze === true;
-  });
-  const trained = useStore((state) => trainedNames(state.history.doc.graph).has(node));
-  const state = frozen ? "frozen" : trained ? "trained" : null;
-  if (!state && !cost?.parameters) return null;
+  const state = useStore((all) => learning(all.history.doc.graph, node));
+  const known = useStore((all) => JSON.stringify(costOf(all.feed?.costs ?? null, all.history.doc.graph, node)));
+  const cost = JSON.parse(known) as Total | null;
+  const said = useStore((all) => isRaw(all.history.doc.graph.nodes[node]) && (all.history.doc.graph.nodes[node] as Raw).freeze === true);
+  if (!cost && (state === null || (state === "frozen" && !said))) return <Progress node={node} />;
+  const part = cost && state && state !== "frozen" ? share(cost.trainable, cost.parameters) : "";
   return (
     <footer className="foot">
       {state && (
-        <span className={`state ${state}`}>
-          <Icon name={state} size={12} /> {state}
+        <span className={`state ${state === "frozen" ? "frozen" : "trained"}`}>
+          <Icon name={state === "frozen" ? "frozen" : "trained"} size={12} /> {state}
+          {part && part !== "100 %" ? ` ${part}` : ""}
         </span>
       )}
-      {cost !== undefined && cost.parameters > 0 && (
-        <span className="cost" title={`${cost.parameters.toLocaleString("en")} parameters, ${cost.trainable.toLocaleString("en")} trained`}>
+      {cost && (
+        <span className="cost" title={aboutCost(cost)}>
           {count(cost.parameters)}
+          {cost.bytes > 0 && <i>{bytes(cost.bytes)}</i>}
         </span>
       )}
+      <Progress node={node} />
     </footer>
   );
+}
+
+interface Total {
+  parameters: number;
+  trainable: number;
+  bytes: number;
+  flops: number;
+}
+
+/** Costs of a node and of the adapters on it; null where there are none. */
+function costOf(costs: Costs | null, graph: Graph, node: string): Total | null {
+  const parts = [costs?.nodes[node], ...adaptersOn(graph, node).map((name) => costs?.adapters[name])].filter((cost) => cost !== undefined);
+  const sum = (key: keyof Total): number => parts.reduce((total, cost) => total + (cost[key] ?? 0), 0);
+  const total = { parameters: sum("parameters"), trainable: sum("trainable"), bytes: sum("bytes"), flops: sum("flops") };
+  return total.parameters > 0 ? total : null;
+}
+
+function aboutCost({ parameters, trainable, bytes: size, flops }: Total): string {
+  const whole = (value: number): string => value.toLocaleString("en");
+  const work = flops > 0 ? `; ${operations(flops)} a step` : "";
+  return `${whole(parameters)} parameters, ${whole(trainable)} trained; ${bytes(size)} for weights, gradients and moments${work}`;
+}
+
+function Progress({ node }: { node: string }): ReactNode {
+  const run = useStore((state) => {
+    const now = state.feed?.run;
+    const names = [node, ...adaptersOn(state.history.doc.graph, node)];
+    return now?.state === "running" && names.some((name) => now.learning.includes(name)) ? now : null;
+  });
+  if (run === null) return null;
+  const about = `${run.name} trains ${node}: step ${run.step} of ${run.steps}`;
+  return <progress className="run-bar" value={run.step} max={Math.max(run.steps, 1)} aria-label={about} title={about} />;
 }
 
 export const PartNode = memo(function PartNode({ id, selected, height }: NodeProps<PartNodeType>): ReactNode {

@@ -1,7 +1,7 @@
 /** The bar above: name, save, history, tools, and the totals against the GPU that the user names. */
 import { type ReactNode, useEffect, useState } from "react";
 import { groupSelected, tidyUp } from "./gestures";
-import { bytes, count } from "./format";
+import { bytes, count, LABELS } from "./format";
 import { Icon } from "./Icon";
 import { store, useStore } from "./store";
 
@@ -31,8 +31,8 @@ function saveAs(): void {
 function discard(): void {
   store.request("discard", {}, (answer) => {
     if (!answer.doc) return;
-    store.set({ positions: {} });
     store.act({ do: "replace", doc: answer.doc }, "Went back to the saved file");
+    store.set({ positions: {}, opened: store.get().opened + 1 });
   });
 }
 
@@ -56,9 +56,11 @@ export function TopBar(): ReactNode {
       <Tool icon="tidy" label="Tidy" keys="T" onClick={tidyUp} />
       <Tool icon="group" label="Group" keys="G" onClick={groupSelected} />
       <Tool icon="search" label="Search in the graph" keys="Ctrl+F" onClick={() => store.set({ dialog: "search" })} />
+      <WireLabels />
       <Tool icon="terminal" label="Command lines" onClick={() => store.set({ dialog: "commands" })} />
       <Tool icon="keys" label="Shortcuts" keys="?" onClick={() => store.set({ dialog: "shortcuts" })} />
       <Conflict />
+      <RunNow />
       <Totals />
     </div>
   );
@@ -77,6 +79,34 @@ function Tool({ icon, label, keys, disabled = false, onClick }: ToolProps): Reac
     <button type="button" className="tool" aria-label={label} title={keys ? `${label} (${keys})` : label} disabled={disabled} onClick={onClick}>
       <Icon name={icon} />
     </button>
+  );
+}
+
+const LABEL_WORDS = { shape: "shapes", dtype: "shapes and number formats", bytes: "bytes a sample", none: "nothing" };
+
+/** The next thing that the wires say: shapes, number formats, bytes, nothing. */
+export function nextLabel(): void {
+  const label = LABELS[(LABELS.indexOf(store.get().label) + 1) % LABELS.length]!;
+  localStorage.setItem("assembler:label", label);
+  store.set({ label });
+  store.say(`Wires show ${LABEL_WORDS[label]}`);
+}
+
+function WireLabels(): ReactNode {
+  const label = useStore((state) => state.label);
+  return <Tool icon="ruler" label={`Wires show ${LABEL_WORDS[label]}`} keys="L" onClick={nextLabel} />;
+}
+
+/** The newest run of this spec, which the browser may have missed the beginning of. */
+function RunNow(): ReactNode {
+  const run = useStore((state) => state.feed?.run ?? null);
+  if (run === null) return null;
+  const loss = run.loss === null ? "" : `, loss ${run.loss.toPrecision(3)}`;
+  const far = run.state === "running" ? `step ${run.step} of ${run.steps}` : run.state;
+  return (
+    <a className={`run-now ${run.state.replace(" ", "-")}`} href={`train?run=${encodeURIComponent(run.name)}`} target="_self" title={`${run.name}: ${run.state}, step ${run.step} of ${run.steps}${loss}`}>
+      <span>{run.name}</span> {far}
+    </a>
   );
 }
 

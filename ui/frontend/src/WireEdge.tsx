@@ -3,7 +3,7 @@ import { BaseEdge, type Edge, EdgeLabelRenderer, type EdgeProps, getBezierPath }
 import { memo, type ReactNode } from "react";
 import { parseEdge } from "./document";
 import { findings } from "./findings";
-import { shapeText } from "./format";
+import { shapeText, wireText } from "./format";
 import { mend } from "./gestures";
 import { Icon } from "./Icon";
 import { colourOf } from "./kinds";
@@ -30,7 +30,11 @@ export const WireEdge = memo(function WireEdge(props: EdgeProps<WireEdgeType>): 
   const clash = problem !== undefined && want != null && width != null && want !== width;
   const colour = problem ? "var(--red)" : carried?.kind ? colourOf(carried.kind) : "var(--faint)";
   const lift = targetX - sourceX < SHORT && Math.abs(targetY - sourceY) < 60 ? ABOVE_NODES : 0;
-  const text = carried?.kind ? shapeText(carried) : "";
+  const label = useStore((state) => state.label);
+  const unknown = useStore((state) => state.check !== null) && !carried?.kind && label !== "none";
+  const text = unknown ? "unknown" : carried ? wireText(carried, clash ? "shape" : label) : "";
+  const about = unknown ? "what comes before has to be mended first" : carried?.kind ? `${carried.kind} ${shapeText(carried)}` : "";
+  const look = problem ? " wrong" : unknown ? " unknown" : "";
   return (
     <>
       <BaseEdge
@@ -41,14 +45,16 @@ export const WireEdge = memo(function WireEdge(props: EdgeProps<WireEdgeType>): 
       {!compact && (text || problem) && (
         <EdgeLabelRenderer>
           <div
-            className={`wire-label nodrag nopan${problem ? " wrong" : ""}${selected ? " chosen" : ""}`}
+            className={`wire-label nodrag nopan${look}${selected ? " chosen" : ""}`}
             style={{ transform: `translate(-50%, -50%) translate(${x}px, ${y - lift}px)` }}
             data-wire={id}
           >
-            <span title={problem?.message ?? `${carried?.kind} ${text}`}>
-              {text}
-              {clash && <b> ≠ {String(want)}</b>}
-            </span>
+            {text && (
+              <span title={problem?.message ?? about}>
+                {text}
+                {clash && <b> ≠ {String(want)}</b>}
+              </span>
+            )}
             {problem?.fix && (
               <button type="button" className="mend" onClick={() => mend(problem)} title={problem.message}>
                 <Icon name="mend" size={12} /> {problem.fix.title}

@@ -20,6 +20,7 @@ export type Action =
   | { do: "fix"; operations: Operation[] }
   | { do: "paste"; graph: Pick<Graph, "nodes" | "edges" | "adapters">; layout: Layout }
   | { do: "group"; id: string; nodes: string[]; note: string }
+  | { do: "rename-group"; id: string; to: string }
   | { do: "ungroup"; id: string }
   | { do: "section"; key: "name" | "data" | "stages"; value: Json }
   | { do: "replace"; doc: Doc };
@@ -89,6 +90,10 @@ function next(graph: Graph, action: Exclude<Action, { do: "replace" }>): Graph {
       };
     case "group":
       return { ...graph, groups: { ...graph.groups, [action.id]: { nodes: action.nodes, note: action.note } } };
+    case "rename-group": {
+      if (!(action.id in graph.groups) || action.to in graph.groups || action.to === "") return graph;
+      return { ...graph, groups: renamedKeys(graph.groups, action.id, action.to) };
+    }
     case "ungroup":
       return { ...graph, groups: omit(graph.groups, new Set([action.id])) };
     case "section":
@@ -171,10 +176,15 @@ function left(stage: Json, gone: Set<string>): Json[] {
   return had && isRaw(found) && Array.isArray(found.train) && found.train.length === 0 ? [] : [found];
 }
 
+/** A stage with other names of what it trains and of whose losses count; with none of those left, all count. */
 function trains(stage: Json, change: (name: string) => string | null): Json {
-  if (!isRaw(stage) || !Array.isArray(stage.train)) return stage;
-  const train = stage.train.map((name) => (typeof name === "string" ? change(name) : name));
-  return { ...stage, train: train.filter((name) => name !== null) };
+  if (!isRaw(stage)) return stage;
+  const changed = (names: Json[]): Json[] =>
+    names.map((name) => (typeof name === "string" ? change(name) : name)).filter((name) => name !== null);
+  const found = Array.isArray(stage.train) ? { ...stage, train: changed(stage.train) } : stage;
+  if (!Array.isArray(stage.objectives)) return found;
+  const counted = changed(stage.objectives);
+  return counted.length > 0 ? { ...found, objectives: counted } : (omit(found, new Set(["objectives"])) as Raw);
 }
 
 function renamedKeys<T>(record: Record<string, T>, id: string, to: string): Record<string, T> {

@@ -82,6 +82,21 @@ export function trainedNames(graph: Graph): Set<string> {
   return new Set(names.filter((name): name is string => typeof name === "string"));
 }
 
+/** What learns of a node in the stages, its adapters with it; null where that is not said, or there is nothing to. */
+export function learning(graph: Graph, node: string): string | null {
+  const raw = graph.nodes[node];
+  if (typeOf(raw).startsWith("input.")) return null;
+  const names = trainedNames(graph);
+  const own = names.has(node) && !(isRaw(raw) && raw.freeze === true);
+  const adapters = adaptersOn(graph, node).filter((name) => names.has(name));
+  if (adapters.length > 0) {
+    const word = adapters.every((name) => typeOf(graph.adapters[name]).includes("lora")) ? "LoRA" : "adapters";
+    return own ? `${word} + trained` : word;
+  }
+  if (own) return "trained";
+  return (isRaw(raw) && raw.freeze === true) || names.size > 0 ? "frozen" : null;
+}
+
 /** `stem`, or `stem2`, `stem3`… where that name is taken by a node or an adapter. */
 export function freshName(graph: Graph, stem: string, alsoTaken: Iterable<string> = []): string {
   const taken = new Set([...Object.keys(graph.nodes), ...Object.keys(graph.adapters), ...alsoTaken]);

@@ -7,12 +7,12 @@ import { shortName } from "./parts";
 import { carriedOver, freePort, givesOf, grown, growthRefusal, infoOf, portsOf, refusal, slotFor, templateOf } from "./rules";
 import { store } from "./store";
 
-const portCount = (node: string): number => Object.keys(portsOf(store.known, node)).length;
+const portNames = (node: string): string[] => Object.keys(portsOf(store.known, node));
 
 /** Where every node stands on the canvas now, so that a gesture that stores one position stores all. */
 export function positions(): Record<string, Point> {
   const { graph } = store.doc;
-  return { ...placed(graph, portCount), ...pick(store.get().positions, graph.nodes) };
+  return { ...placed(graph, portNames), ...pick(store.get().positions, graph.nodes) };
 }
 
 function pick<T>(record: Record<string, T>, names: Record<string, unknown>): Record<string, T> {
@@ -189,7 +189,7 @@ function place(added: string[]): void {
 export function tidyUp(): void {
   const { nodes } = store.get().selection;
   const only = nodes.length > 1 ? new Set(nodes) : undefined;
-  const laid = tidy(store.doc.graph, portCount, only);
+  const laid = tidy(store.doc.graph, portNames, only);
   const where = positions();
   if (only) {
     const corner = (record: Record<string, Point>, axis: 0 | 1): number => Math.min(...[...only].map((node) => record[node]![axis]));
@@ -212,6 +212,13 @@ export function groupSelected(): void {
   for (let number = 2; id in groups; number += 1) id = `group${number}`;
   store.act({ do: "group", id, nodes, note: "" }, `Grouped ${nodes.join(", ")}`);
   store.select({ group: id });
+}
+
+export function renameGroup(id: string, to: string): void {
+  const name = to.trim();
+  if (name === id || name === "") return;
+  if (name in store.doc.graph.groups) return store.say(`there is a group ${name} already`);
+  if (store.act({ do: "rename-group", id, to: name }, `Renamed the group ${id} to ${name}`)) store.select({ group: name });
 }
 
 export function setComposition(host: string, text: string | undefined): void {

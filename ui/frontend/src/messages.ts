@@ -42,6 +42,7 @@ export interface NodeCheck {
   kind: string | null;
   shape: Dim[];
   ragged: boolean;
+  dtype: string | null;
   ports: Record<string, string[]>;
   optional: string[];
   wants: Record<string, Dim>;
@@ -107,9 +108,12 @@ export interface Received {
   answers: Answer[];
 }
 
+/** `bytes`: weights, and gradients and moments of what is trained; `flops` of a step, of the stage that does most. */
 export interface Cost {
   parameters: number;
   trainable: number;
+  bytes?: number;
+  flops?: number;
 }
 
 export interface Costs {
@@ -133,8 +137,20 @@ export interface PromptPiece {
   source: "text" | "wire" | "data";
 }
 
+/** The newest run of this spec: `learning` are the nodes and adapters that its stage of now trains. */
+export interface RunState {
+  name: string;
+  state: "running" | "done" | "stopped" | "ended early";
+  stage: string;
+  step: number;
+  steps: number;
+  loss: number | null;
+  learning: string[];
+}
+
 export interface Feed {
   role: "feed";
   costs: Costs | null;
+  run: RunState | null;
   doc: { id: string; version: number; tab: string; rev: number; document: Doc | null };
 }

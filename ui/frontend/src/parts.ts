@@ -1,4 +1,4 @@
-/** Finding parts by what a person types: name, alias, family, modality, or a word of their sentence. */
+/** Finding parts by what a person types: name, alias, family, modality, paper, or a word of what is said of them. */
 import type { Catalogue, PartInfo } from "./messages";
 
 const ALIASES: Record<string, string[]> = {
@@ -20,12 +20,13 @@ export function score(info: PartInfo, query: string): number {
   const words = query.toLowerCase().split(/\s+/).filter(Boolean);
   if (words.length === 0) return 1;
   const names = wordsOf(info);
-  const text = info.summary.toLowerCase();
+  const [text, more] = [info.summary.toLowerCase(), `${info.doc} ${info.papers.join(" ")}`.toLowerCase()];
   let total = 0;
   for (const word of words) {
     const at = names.indexOf(word);
     if (at >= 0) total += at === 0 || /[\s.]/.test(names[at - 1] ?? "") ? 4 : 2;
     else if (text.includes(word)) total += 1;
+    else if (more.includes(word)) total += 0.5;
     else return 0;
   }
   return total;
@@ -44,7 +45,7 @@ export function search(catalogue: Catalogue, query: string, recent: string[] = [
     .map(({ info }) => info);
 }
 
-export const FAMILIES = ["input", "encoder", "projector", "adapter", "backbone", "head"];
+export const FAMILIES = ["input", "encoder", "projector", "adapter", "backbone", "head", "objective"];
 
 export function familyTitle(family: string): string {
   return family === "adapter" ? "Adapters" : family === "backbone" ? "Language models" : `${family[0]!.toUpperCase()}${family.slice(1)}s`;

@@ -2,6 +2,7 @@
 import { useSyncExternalStore } from "react";
 import type { Action } from "./actions";
 import { type Doc, hostOf, type Point } from "./document";
+import { type Label, LABELS } from "./format";
 import { begin, commit, type History, redo, undo } from "./history";
 import type { Answer, Catalogue, Check, Feed, Received, Request, Sent } from "./messages";
 import type { Known } from "./rules";
@@ -44,9 +45,12 @@ export interface State {
   connecting: Connecting | null;
   menu: Menu | null;
   centre: { node: string; serial: number } | null;
+  /** How many documents were opened in place of the one that was there. */
+  opened: number;
   said: { text: string; serial: number };
   command: string;
   compact: boolean;
+  label: Label;
   dialog: "shortcuts" | "search" | "commands" | "save" | null;
   side: "inspector" | "yaml";
   positions: Record<string, Point>;
@@ -77,9 +81,11 @@ function fresh(): State {
     connecting: null,
     menu: null,
     centre: null,
+    opened: 0,
     said: { text: "", serial: 0 },
     command: "",
     compact: false,
+    label: LABELS.find((label) => label === globalThis.localStorage?.getItem("assembler:label")) ?? "shape",
     dialog: null,
     side: "inspector",
     positions: {},
@@ -239,7 +245,7 @@ class Store {
       synced: known,
       check: null,
     };
-    this.set({ ...start, id: doc.id, selection: NOTHING, positions: {}, menu: null, command: data.place.command });
+    this.set({ ...start, id: doc.id, selection: NOTHING, positions: {}, opened: 0, menu: null, command: data.place.command });
     if (before && doc.version > before.version) this.follow(doc);
     else if (before && before.rev > doc.rev) this.post();
     else if (!before) this.recover(doc);

@@ -41,6 +41,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
   fc.record({ do: fc.constant("insert" as const), edge, id: name, raw, port: fc.constant("in"), layout }),
   fc.record({ do: fc.constant("group" as const), id: name, nodes: fc.array(name, { maxLength: 3 }), note: fc.string() }),
   fc.record({ do: fc.constant("ungroup" as const), id: name }),
+  fc.record({ do: fc.constant("rename-group" as const), id: name, to: name }),
   fc.record({ do: fc.constant("section" as const, ), key: fc.constant("name" as const), value: fc.string() }),
   fc.record({ do: fc.constant("replace" as const), doc: fc.constant(FIRST) }),
   fc.constant<Action>({ do: "fix", operations: [{ op: "set", path: ["nodes", "eyes", "model"], value: "y" }, { op: "rewire", edge: "photo -> eyes", edges: ["photo -> a", "a -> eyes"] }] }),

@@ -79,7 +79,7 @@ test("a tidied graph has no node on another, and runs from left to right", () =>
   );
   fc.assert(
     fc.property(dag, (graph) => {
-      const where = Object.entries(tidy(graph, () => 2));
+      const where = Object.entries(tidy(graph, () => ["in", "other"]));
       const high = nodeHeight(graph, "n0", 2);
       for (const [i, [, [x, y]]] of where.entries()) {
         for (const [, [a, b]] of where.slice(i + 1)) expect(Math.abs(x - a) >= NODE_WIDTH || Math.abs(y - b) >= high).toBe(true);
