@@ -16,11 +16,14 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
+from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 PATIENCE = 60_000
 """Milliseconds that a page is waited for: as long as a slow computer that does other things too needs to draw it."""
 expect.set_options(timeout=PATIENCE)
+settings.register_profile("page", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("page")  # how long a draw takes says how busy the computer is, and nothing of the draw
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
