@@ -1,4 +1,4 @@
-"""Point clouds and meshes from files: ply, obj, stl, off and glb through trimesh, npy through numpy. No torch.
+"""Point clouds and meshes from files: ply, obj, stl, off and glb through trimesh, wrl and npy here. No torch.
 
 Nothing outside the named file is opened: materials, textures and buffers that a file refers to are left out or refused.
 """
@@ -16,9 +16,11 @@ import numpy as np
 
 from assembler.errors import AssemblerError, told
 from assembler.samples import Cloud
+from assembler.vrml import read_vrml
 
-SUFFIXES = (".ply", ".obj", ".stl", ".off", ".glb", ".npy")
+SUFFIXES = (".ply", ".obj", ".stl", ".off", ".glb", ".wrl", ".npy")
 MAX_BYTES = 2**29
+MAX_WRL = 2**26
 MAX_NUMBERS = 2**28
 """Numbers that a file may ask for, whatever its own size."""
 SURFACE_POINTS = 16_384
@@ -63,6 +65,8 @@ def _geometry(data: bytes, kind: str) -> np.ndarray:
     """float32 [N, 3 + C] of a file's bytes."""
     import trimesh
 
+    if kind == "wrl":
+        return mesh_points(data)
     if kind == "glb":
         _check_glb(data)
     if kind == "ply":
@@ -72,21 +76,37 @@ def _geometry(data: bytes, kind: str) -> np.ndarray:
     shapes = scene.dump()
     meshes = [shape for shape in shapes if isinstance(shape, trimesh.Trimesh) and len(shape.faces)]
     if meshes:
-        return _surface(trimesh.util.concatenate(meshes))
+        return _surface(trimesh.util.concatenate(meshes), SURFACE_POINTS)
     found = [_vertices(shape) for shape in shapes if len(getattr(shape, "vertices", ()))]
     width = min((points.shape[1] for points in found), default=3)
     return np.concatenate([np.zeros((0, width), np.float32), *(points[:, :width] for points in found)])
 
 
-def _surface(mesh: Any) -> np.ndarray:
-    """[SURFACE_POINTS, 6]: places drawn evenly by area, and their normals."""
+def mesh_points(wrl: bytes, count: int = SURFACE_POINTS) -> np.ndarray:
+    """float32 [count, 6]: places drawn evenly from the surface of a VRML file, and the normals there; [0, 6] of none.
+
+    Raises:
+        ValueError: it cannot be read, or its triangles have no area.
+    """
+    import trimesh
+
+    if len(wrl) > MAX_WRL:
+        raise ValueError(f"it has {len(wrl) / 2**20:,.0f} MiB of text, and at most {MAX_WRL / 2**20:,.0f} are read")
+    mesh = read_vrml(wrl.decode("utf-8", "replace"))
+    if not len(mesh.faces):
+        return np.zeros((0, 6), np.float32)
+    return _surface(trimesh.Trimesh(mesh.vertices, mesh.faces, process=False), count)
+
+
+def _surface(mesh: Any, count: int) -> np.ndarray:
+    """[count, 6]: places drawn evenly by area, and their normals."""
     import trimesh
 
     if not np.isfinite(mesh.vertices).all():
         return np.asarray(mesh.vertices, np.float32)
     if not mesh.area > 0:
         raise ValueError("its triangles have no area")
-    xyz, faces = trimesh.sample.sample_surface(mesh, SURFACE_POINTS, seed=0)
+    xyz, faces = trimesh.sample.sample_surface(mesh, count, seed=0)
     return np.concatenate([xyz, mesh.face_normals[faces]], axis=1).astype(np.float32)
 
 

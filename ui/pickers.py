@@ -23,7 +23,7 @@ ENDINGS = {
     "image": ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"],
     "audio": ["wav", "flac", "ogg", "mp3"],
     "video": ["gif", "webp", "png"],
-    "points": ["ply", "obj", "stl", "off", "glb", "npy"],
+    "points": ["ply", "obj", "stl", "off", "glb", "wrl", "npy"],
 }
 
 

@@ -17,7 +17,7 @@ from assembler.serving.engine import key_of
 from assembler.serving.limits import Limits
 from assembler.serving.protocol import AudioPart, ChatRequest, FilePart, ImagePart, Part, TextPart
 
-SUFFIXES = {"points": (".ply", ".obj", ".stl", ".glb", ".npy", ".off"), "expression": (".h5ad",)}
+SUFFIXES = {"points": (".ply", ".obj", ".stl", ".glb", ".npy", ".off", ".wrl"), "expression": (".h5ad",)}
 SUFFIXES |= {"video": (".gif", ".webp"), "audio": (".wav", ".flac", ".ogg", ".mp3"), "image": (".png", ".jpg", ".jpeg")}
 Named = tuple[str, bytes]
 """The suffix of a file and what is in it."""

@@ -44,6 +44,7 @@ class PointTransformerTower(nn.Module):
         layer: int | None,
         mix: bool,
         pooled: bool,
+        unsettled: nn.Module,
         *,
         groups: int,
         neighbours: int,
@@ -54,6 +55,7 @@ class PointTransformerTower(nn.Module):
     ) -> None:
         super().__init__()
         self.groups, self.neighbours, self.layer, self.pooled = groups, neighbours, layer, pooled
+        self.unsettled = unsettled
         self.encoder = MiniPointNet(channels, width)
         self.pos_embed = nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, width))
         self.blocks = Blocks(width, depth, heads, drop_path)
@@ -63,6 +65,7 @@ class PointTransformerTower(nn.Module):
 
     def forward(self, points: Tensor | Ragged) -> Tensor | Ragged:
         x, mask = parted(points)
+        x = self.unsettled(x)
         centres, groups = grouped(x, mask, self.groups, self.neighbours)
         real = None if mask is None else fewer(mask, self.groups)  # [B, G]
         states, position = [self.encoder(groups)], self.pos_embed(centres)  # [B, G, D]

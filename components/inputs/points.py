@@ -21,7 +21,7 @@ class PointsInput(Part):
     `normalize: sphere` moves the cloud's mean to the origin and its farthest point to distance 1. Of a larger cloud a
     subset is kept: the same random one of every cloud of that size, or with `sample: farthest` points that each are the
     farthest from those before. A smaller cloud is followed by zeros that a mask leaves out, or with `short: repeat`
-    repeats its points. Files: ply, obj, stl, off, glb and npy; a mesh gives 16,384 places drawn evenly from its
+    repeats its points. Files: ply, obj, stl, off, glb, wrl and npy; a mesh gives 16,384 places drawn evenly from its
     surface, always the same, with the normals there as three extra channels. The node's name is the data column it
     reads, unless `data.columns` maps it to another. Parameters: 0.
     """

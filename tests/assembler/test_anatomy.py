@@ -130,7 +130,7 @@ CASES: dict[str, Case] = {
         for name in ("Dinov2", "Dinov2WithRegisters")
         for kind, sites in (("Model", PLAIN), ("ForImageClassification", [*PLAIN, "head"]))
     },
-    "PointTransformerTower": (lambda: PointTransformerTower(3, None, False, False, **POINTS), FUSED),
+    "PointTransformerTower": (lambda: PointTransformerTower(3, None, False, False, nn.Identity(), **POINTS), FUSED),
     "ViTModel": hf("ViTModel", "ViTConfig", VISION, PLAIN),
     "ViTForImageClassification": hf("ViTForImageClassification", "ViTConfig", VISION, [*PLAIN, "head"]),
     "CLIPModel": hf("CLIPModel", "CLIPConfig", CLIP, TOWERS_HEAD),

@@ -9,12 +9,14 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from assembler import meshes
 from assembler.bundle.clouds import farthest_points, points_array
 from assembler.bundle.manifest import PointsProcessor
 from assembler.bundle.processor import tensors
 from assembler.errors import AssemblerError
 from assembler.meshes import SURFACE_POINTS, open_cloud
 from assembler.samples import Cloud
+from assembler.vrml import read_vrml
 
 
 def drawn(count: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -27,6 +29,11 @@ def glb(tree: dict) -> bytes:
     return struct.pack("<4sII", b"glTF", 2, 20 + len(text)) + struct.pack("<I4s", len(text), b"JSON") + text
 
 
+def wrl(points: str, corners: str, inside: str = "") -> bytes:
+    shape = f"geometry IndexedFaceSet {{ coord Coordinate {{ point [{points}] }} coordIndex [{corners}] {inside} }}"
+    return f"#VRML V2.0 utf8\nShape {{ {shape} }}\n".encode()
+
+
 @pytest.mark.parametrize("kind", ["ply", "obj", "stl", "off", "glb"])
 def test_a_mesh_gives_points_on_its_surface_and_their_normals(kind, tmp_path):
     trimesh.creation.box().export(tmp_path / f"box.{kind}")
@@ -37,6 +44,35 @@ def test_a_mesh_gives_points_on_its_surface_and_their_normals(kind, tmp_path):
     faces, counts = np.unique(points[:, 3:].round(), axis=0, return_counts=True)
     assert len(faces) == 6 and counts.min() > 0.9 * SURFACE_POINTS / 6
     assert (open_cloud(tmp_path / f"box.{kind}").points == points).all()
+
+
+def test_face_sets_of_vrml_are_one_mesh(tmp_path):
+    box = trimesh.creation.box()
+    points = ", ".join(" ".join(map(str, place)) for place in box.vertices.tolist())
+    corners = " -1 ".join(" ".join(map(str, face)) for face in box.faces.tolist())
+    lines = b"Shape { geometry IndexedLineSet { coord Coordinate { point [9 9 9, 8 8 8] } coordIndex [0 1 -1] } }\n"
+    note = 'texCoord TextureCoordinate { point [0 0, 1 1] } # point [1 2]\n info "coordIndex [7]"'
+    whole = tmp_path / "box.wrl"
+    whole.write_bytes(b"#VRML V2.0 utf8\n" + lines + wrl(points, corners, note).partition(b"\n")[2])
+    box.export(tmp_path / "box.ply")
+    np.testing.assert_allclose(open_cloud(whole).points, open_cloud(tmp_path / "box.ply").points, atol=1e-6)
+
+
+@given(sizes=st.lists(st.integers(1, 7), min_size=1, max_size=5), ended=st.booleans())
+def test_a_face_of_n_corners_is_n_minus_2_triangles(sizes, ended):
+    corners = " -1 ".join(" ".join(str(i % 4) for i in range(size)) for size in sizes) + " -1" * ended
+    mesh = read_vrml(wrl("0 0 0, 1 0 0, 1 1 0, 0 1 0", corners).decode())
+    assert mesh.faces.shape == (sum(max(size - 2, 0) for size in sizes), 3)
+    assert mesh.faces[:1].tolist() == [[0, 1, 2]] * min(1, len(mesh.faces))
+
+
+@pytest.mark.parametrize("kind", ["wrl", "ply"])
+def test_a_mesh_that_is_too_large_is_refused_before_it_is_read(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(meshes, "MAX_WRL" if kind == "wrl" else "MAX_BYTES", 50)
+    path = tmp_path / f"huge.{kind}"
+    path.write_bytes(wrl("0 0 0, 1 0 0, 0 1 0", "0 1 2 -1") if kind == "wrl" else PLY.encode())
+    with pytest.raises(AssemblerError, match=rf"huge\.{kind} .*at most"):
+        open_cloud(path)
 
 
 def test_a_cloud_gives_its_own_points_normals_and_colours(tmp_path):
@@ -72,6 +108,15 @@ DAMAGED = {
     "doubling.glb": glb({**SCENE, "nodes": [{"children": [1, 1]}, {"children": [2, 2]}, {"mesh": 0}]}),
     "words.glb": b"hello",
     "cloud.xyz": b"0 0 0",
+    "empty.wrl": b"#VRML V2.0 utf8\n",
+    "first.wrl": b"#VRML V1.0 ascii\nSeparator {}",
+    "nan.wrl": wrl("nan 0 0, 1 0 0, 0 1 0", "0 1 2 -1"),
+    "flat.wrl": wrl("0 0 0, 0 0 0, 0 0 0", "0 1 2 -1"),
+    "outside.wrl": wrl("0 0 0, 1 0 0, 0 1 0", "0 1 999999999 -1"),
+    "half.wrl": wrl("0 0 0, 1 0 0, 0 1", "0 1 0 -1"),
+    "words.wrl": wrl("0 0 0, 1 0 zero, 0 1 0", "0 1 2 -1"),
+    "elsewhere.wrl": b'#VRML V2.0 utf8\nInline { url "file:///etc/passwd" }\n' + wrl("0 0 0, 1 0 0, 0 1 0", "0 1 2 -1"),
+    "placed.wrl": b"#VRML V2.0 utf8\nTransform { scale 2 2 2 children [" + wrl("0 0 0, 1 0 0, 0 1 0", "0 1 2") + b"] }",
 }
 
 

@@ -14,6 +14,7 @@ from assembler.compile import compile_graph
 from assembler.ragged import Ragged
 from assembler.spec import parse
 from components.encoders._clouds import farthest_points, near_points, rows
+from components.encoders._unsettled import Unsettled
 
 SPEC = """
 assembler: 1
@@ -142,3 +143,27 @@ def test_a_point_mae_encoder_loads_under_its_own_names(tmp_path):
     loaded = compile_graph(graph_of("point_transformer", more, base=tmp_path)).nodes["part"]
     for key, tensor in own.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], tensor)
+
+
+def test_only_while_it_learns_a_cloud_is_turned_with_its_normals():
+    points = torch.randn(5, 40, 7)
+    points[..., 3:6] = torch.nn.functional.normalize(points[..., 3:6], dim=-1)
+    still = Unsettled("any", True, 0.0, 0.0, normals=True)
+    assert torch.equal(still.eval()(points), points)
+    moved = still.train()(points)
+    torch.testing.assert_close(moved[..., 2], points[..., 2])
+    torch.testing.assert_close(moved[..., 6], points[..., 6])
+    for part in (slice(0, 3), slice(3, 6)):
+        torch.testing.assert_close(moved[..., part].norm(dim=-1), points[..., part].norm(dim=-1))
+    along = (moved[..., :3] * moved[..., 3:6]).sum(-1)
+    torch.testing.assert_close(along, (points[..., :3] * points[..., 3:6]).sum(-1))
+    assert (moved[..., :2] - points[..., :2]).abs().amax((1, 2)).min() > 1e-3
+
+
+def test_a_stretched_surface_keeps_its_normals_upright():
+    plane = torch.randn(1, 30, 3) @ torch.tensor([[1.0, 0, 0], [0, 1, 1], [0, 0, 0]])  # y = z
+    cloud = torch.cat([plane, torch.tensor([0.0, 0.5**0.5, -(0.5**0.5)]).expand(1, 30, 3)], dim=-1)
+    moved = Unsettled("quarter", True, 0.5, 0.0, normals=True).train()(cloud)
+    places, normal = moved[0, :, :3], moved[0, 0, 3:]
+    torch.testing.assert_close(places @ normal, torch.zeros(30), atol=1e-5, rtol=0)
+    assert (moved[..., :3] - plane).abs().max() > 1e-3
