@@ -167,6 +167,24 @@ TIMM_POINTS: Points = {
     "layers.{i}.attn.out": ("blocks.{i}.drop_path1", "out"),
     "layers.{i}.mlp.out": ("blocks.{i}.drop_path2", "out"),
 }
+STAGES = range(10)
+
+
+def convolved(stage: str, embed: str, first: int, **names: Place) -> dict[str, Place]:
+    """The sites of a network of stages of blocks; each stage is a stack of layers, at the path `stage` with its number.
+
+    Their convolutions lie differently in each kind of block, so that only the norms, in order, are sites.
+    """
+    sites: dict[str, Place] = {"embed": embed, "embed_norm": "bn1", **names}
+    for i in STAGES:
+        block = f"{stage.format(i + first)}.{{i}}"
+        sites[f"stage{i}.layers.{{i}}"] = block
+        sites |= {f"stage{i}.layers.{{i}}.norm{n}": f"{block}.bn{n}" for n in (1, 2, 3)}
+    return sites
+
+
+EFFICIENTNET: Sites = convolved("blocks.{}", "conv_stem", 0, final="bn2", head="classifier")
+RESNET: Sites = convolved("layer{}", "conv1", 1, head="fc")
 POINT_TRANSFORMER: Sites = {**nested("blocks", TIMM), "embed": "encoder", "final": "norm"}
 # open_clip's attention reads the weights of its projections and never calls them, so that q, k, v and o are no sites.
 OPEN_CLIP_BLOCKS: Sites = {
@@ -268,12 +286,23 @@ HOSTS: dict[str, tuple[tuple[str, ...], Sites]] = {
         ("CLIPModel",),
         {**towers(CLIP_VISION, CLIP_TEXT), "vision.head": "visual_projection", "text.head": "text_projection"},
     ),
+    "clipseg": (
+        ("CLIPSegForImageSegmentation",),
+        {
+            **nested("clip", towers(CLIP_VISION, CLIP_TEXT)),
+            "text": "clip.text_model",
+            "text.head": "clip.text_projection",
+            "decoder.reduce.{i}": "decoder.reduces.{i}",
+        },
+    ),
     "clip_text": (("CLIPTextModel",), CLIP_TEXT),
     "clip_vision": (("CLIPVisionModel",), CLIP_VISION),
     "dinov2": (("Dinov2Model", "Dinov2WithRegistersModel"), DINOV2),
+    "efficientnet": (("timm.models.efficientnet.EfficientNet", "timm.models.mobilenetv3.MobileNetV3"), EFFICIENTNET),
     "gemma2": (("Gemma2Model", "Gemma3TextModel"), GEMMA2),
     "gpt2": (("GPT2Model",), GPT2),
     "llama": (("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model", "GemmaModel", "SmolLM3Model"), LLAMA),
+    "resnet": (("timm.models.resnet.ResNet",), RESNET),
     "siglip": (("SiglipModel",), towers(SIGLIP_VISION, SIGLIP_TEXT)),
     "siglip_text": (("SiglipTextModel",), SIGLIP_TEXT),
     "siglip_vision": (("SiglipVisionModel",), SIGLIP_VISION),

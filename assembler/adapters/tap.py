@@ -214,10 +214,20 @@ def called_with(module: nn.Module, weight: Tensor, bias: Tensor | None, value: T
         return F.embedding(value, weight, module.padding_idx)
     if isinstance(module, nn.LayerNorm):
         return F.layer_norm(value, module.normalized_shape, weight, bias, module.eps)
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        return batch_normed(module, weight, bias, value)
     raise AssemblerError(f"a {type(module).__name__} has no weight that an adapter can change; name a linear")
+
+
+def batch_normed(module: Any, weight: Tensor, bias: Tensor | None, value: Tensor) -> Tensor:
+    """The batch norm with another weight and bias, and the activation that timm's holds."""
+    batch = module.training or module.running_mean is None
+    momentum = 0.0 if module.momentum is None else module.momentum
+    value = F.batch_norm(value, module.running_mean, module.running_var, weight, bias, batch, momentum, module.eps)
+    return module.act(module.drop(value)) if hasattr(module, "act") else value
 
 
 def foldable(module: nn.Module) -> bool:
     """Whether `called_with` knows the module."""
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding, nn.LayerNorm)
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding, nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d)
     return isinstance(module, kinds) or is_conv1d(module)
