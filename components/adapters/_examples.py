@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 Example = tuple[dict[str, Any], int | None]
@@ -10,6 +11,8 @@ WIDTH, INNER, LAYERS, HEADS, KV_HEADS, VOCABULARY = 32, 48, 2, 4, 2, 300
 """Of the tiny Llama: hidden size, the MLP's width, layers, heads, key and value heads, words."""
 VIT_WIDTH, VIT_INNER, VIT_LAYERS = 64, 192, 6
 """Of timm's test_vit."""
+BERT_WIDTH = 16
+"""Of the tiny BERT."""
 
 CONFIG = {
     "vocab_size": VOCABULARY,
@@ -35,3 +38,29 @@ def on_vit(adapter: str, count: int | None, **options: Any) -> Example:
     }
     part = {"type": adapter, "host": "eyes", **options}
     return {"nodes": nodes, "edges": ["photo -> eyes"], "adapters": {"part": part}}, count
+
+
+def on_bert(adapter: str, count: int | None, **options: Any) -> Example:
+    """The adapter in a tiny BERT, and the parameters its formula gives there."""
+    config = {
+        "model_type": "bert", "hidden_size": BERT_WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 24, "vocab_size": VOCABULARY, "max_position_embeddings": 24,
+    }  # fmt: skip
+    tokenizer = str(Path(__file__).parents[1] / "encoders" / "example" / "tokenizer.json")
+    read = {"type": "encoder.hf_text", "config": config, "tokenizer": tokenizer, "length": 12}
+    nodes = {"words": {"type": "input.text"}, "read": read}
+    part = {"type": adapter, "host": "read", **options}
+    return {"nodes": nodes, "edges": ["words -> read"], "adapters": {"part": part}}, count
+
+
+def on_clipseg(adapter: str, count: int | None, projection: int = 12, **options: Any) -> Example:
+    """The adapter in the CLIPSeg of its own example, and the parameters its formula gives there."""
+    from components.encoders.clipseg import ClipSeg
+
+    tree, _ = ClipSeg.examples()[0]
+    nodes, (image, text) = tree["nodes"], tree["edges"]
+    seg = {**nodes.pop("part")}
+    seg["config"] = {**seg["config"], "projection_dim": projection}
+    edges = [image.replace("part", "seg"), text.replace("part", "seg")]
+    part = {"type": adapter, "host": "seg", **options}
+    return {"nodes": {**nodes, "seg": seg}, "edges": edges, "adapters": {"part": part}}, count

@@ -33,7 +33,7 @@ class ClassifierHead(PooledHead):
 
     def forward(self, labels: Tensor | None, x: Tensor | Ragged) -> dict[str, Any]:
         logits = self.logits(x)  # [B, classes]
-        return _with_loss(logits, None if labels is None else F.cross_entropy(logits.float(), labels))
+        return with_loss(logits, None if labels is None else F.cross_entropy(logits.float(), labels))
 
 
 class RegressorHead(PooledHead):
@@ -45,7 +45,7 @@ class RegressorHead(PooledHead):
 
     def forward(self, scores: Tensor | None, x: Tensor | Ragged) -> dict[str, Any]:
         logits = self.logits(x)  # [B, scores]
-        return _with_loss(logits, None if scores is None else self.loss(logits.float(), scores))
+        return with_loss(logits, None if scores is None else self.loss(logits.float(), scores))
 
 
 class CtcHead(nn.Module):
@@ -59,8 +59,46 @@ class CtcHead(nn.Module):
         values, mask = parted(x)
         logits = self.linear(values)  # [B, T, V]
         loss = None if transcript is None else ctc_loss(logits, mask, transcript)
-        return {**_with_loss(logits, loss), "mask": mask}
+        return {**with_loss(logits, loss), "mask": mask}
 
 
-def _with_loss(logits: Tensor, loss: Tensor | None) -> dict[str, Any]:
+class MaskHead(nn.Module):
+    """Logits of classes a pixel, by Dice and cross-entropy."""
+
+    def __init__(
+        self,
+        width: int,
+        classes: int,
+        grid: tuple[int, int] | None,
+        size: tuple[int, int],
+        dice: float,
+        entropy: float,
+    ) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, classes) if grid is not None else None
+        self.grid, self.size, self.dice, self.entropy = grid, size, dice, entropy
+
+    def forward(self, masks: Tensor | None, x: Tensor) -> dict[str, Any]:
+        if self.linear is not None:
+            assert self.grid is not None
+            small = self.linear(x).transpose(1, 2).unflatten(-1, self.grid)  # [B, K, h, w]
+            x = F.interpolate(small, self.size, mode="bilinear", align_corners=False)
+        return with_loss(x, None if masks is None else self.loss(x.float(), masks))
+
+    def loss(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Of logits [B, K, h, w] and class numbers [B, H, W]."""
+        if logits.shape[-2:] != masks.shape[-2:]:
+            logits = F.interpolate(logits, masks.shape[-2:], mode="bilinear", align_corners=False)
+        if logits.shape[1] == 1:
+            true = masks.unsqueeze(1).to(logits.dtype)
+            chances, entropy = logits.sigmoid(), F.binary_cross_entropy_with_logits(logits, true)
+        else:
+            true = F.one_hot(masks, logits.shape[1]).movedim(-1, 1).to(logits.dtype)
+            chances, entropy = logits.softmax(1), F.cross_entropy(logits, masks)
+        both, either = (chances * true).sum((-2, -1)), (chances + true).sum((-2, -1))  # [B, K]
+        return self.dice * (1 - (2 * both + 1) / (either + 1)).mean() + self.entropy * entropy
+
+
+def with_loss(logits: Tensor, loss: Tensor | None) -> dict[str, Any]:
+    """What an objective gives: its loss where there is one."""
     return {"logits": logits} if loss is None else {"loss": loss, "logits": logits}
