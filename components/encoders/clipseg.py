@@ -42,9 +42,10 @@ class ClipSeg(PictureEncoder, WeightedPart):
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
         small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
+        words = {"vocab_size": 300, "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 2}
         config = {
             "vision_config": {**small, "patch_size": 8, "image_size": 24},
-            "text_config": {**small, "vocab_size": 300, "max_position_embeddings": 16},
+            "text_config": {**small, **words},
             "projection_dim": 12, "reduce_dim": 8, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 12,
             "extract_layers": [0, 1, 2],
         }  # fmt: skip
