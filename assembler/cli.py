@@ -304,6 +304,28 @@ def serve(
     run(bundle, host, port, read_limits(limit or [], allow_host or []), keys, provider)
 
 
+@command("assembler deploy exports/bundles/digits --triton models")
+def deploy(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.", show_default=False)],
+    triton: Annotated[Path | None, typer.Option(help="Write a model repository of Triton here.")] = None,
+    kubernetes: Annotated[Path | None, typer.Option(help="Write a Dockerfile and Kubernetes objects here.")] = None,
+    image: Annotated[str, typer.Option(help="What the image is called in those objects.")] = "bundle:latest",
+) -> None:
+    """Lay a bundle out for other servers; Ray Serve takes it as it is, by assembler.deploy.ray_serve:app."""
+    if triton is None and kubernetes is None:
+        raise AssemblerError("say where to: --triton DIR or --kubernetes DIR")
+    if triton is not None:
+        from assembler.deploy.triton import write_repository
+
+        for name in write_repository(bundle, triton):
+            typer.echo(triton / name)
+    if kubernetes is not None:
+        from assembler.deploy.kubernetes import write_kubernetes
+
+        write_kubernetes(bundle, kubernetes, image)
+        typer.echo(kubernetes / "bundle.yaml")
+
+
 def main() -> None:
     """Entry point of the `assembler` script."""
     for stream in (sys.stdout, sys.stderr):

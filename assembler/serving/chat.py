@@ -49,7 +49,7 @@ def sample_of(body: ChatRequest, manifest: Manifest, limits: Limits) -> tuple[di
             takes = ", ".join(f"{n} ({k})" for n, k in left.items()) or "nothing more"
             raise BadRequest(f"there is no place for another {kind}; the model still takes {takes}")
         del left[name]
-        sample[name], keys[name] = _read(name, kind, suffix, content, limits), key_of(content)
+        sample[name], keys[name] = read_medium(name, kind, suffix, content, limits), key_of(content)
     if left:
         raise BadRequest(f"the model also takes {', '.join(f'{n} ({k})' for n, k in left.items())}; add it")
     return sample, keys
@@ -146,8 +146,12 @@ def _base64(data: str) -> bytes:
         raise BadRequest(f"a medium is not valid base64 ({error})") from error
 
 
-def _read(name: str, kind: str, suffix: str, content: bytes, limits: Limits) -> Any:
-    """The raw sample in a file's bytes, by the reader of its kind."""
+def read_medium(name: str, kind: str, suffix: str, content: bytes, limits: Limits) -> Any:
+    """The raw sample in a file's bytes, by the reader of its kind.
+
+    Raises:
+        BadRequest: it cannot be read, or is larger than is taken.
+    """
     safe = suffix if suffix[1:].isalnum() and len(suffix) < 10 else ""
     with tempfile.TemporaryDirectory(prefix="assembler-") as folder:
         path = Path(folder) / f"{name}{safe}"

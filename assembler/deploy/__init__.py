@@ -1,0 +1,1 @@
+"""A bundle behind other servers: Triton, Ray Serve, Kubernetes."""
