@@ -41,12 +41,17 @@ def frontier(graph: Graph, assembly: Assembly) -> list[str]:
     for step in assembly.plan:
         module, part = assembly.nodes[step.node], graph.parts[step.node]
         learns = any(p.requires_grad for p in module.parameters()) or any(m.training for m in module.modules())
-        losses = part.objective or any(hasattr(type(m), "auxiliary_loss") for m in module.modules())
+        losses = part.objective or any(_gives_loss(m) for m in module.modules())
         if not (learns or losses or step.extras) and still.issuperset(step.needs):
             still.add(step.node)
     needed = assembly.needed()
     ends = {source for step in assembly.plan if step.node in needed - still for source in step.needs}
     return [step.node for step in assembly.plan if step.node in ends & still]
+
+
+def _gives_loss(module: nn.Module) -> bool:
+    """Whether a module leaves a loss; one that waits to be asked does not until it is."""
+    return hasattr(type(module), "auxiliary_loss") and getattr(module, "asked", True)
 
 
 class Features:

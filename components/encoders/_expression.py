@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,10 @@ class GeneEncoder(LayeredEncoder):
     """
 
     accepts = {"in": ("expression",)}
+    optional: ClassVar[tuple[str, ...]] = ("cls", "hidden", "head.", "mix.")
+    """Tensors that only some ways of using the encoder have, by the beginnings of their names."""
+    anchor: ClassVar[str] = "gene.weight"
+    """A tensor that every file of such an encoder has."""
 
     pretrain: bool = Field(False, description="can learn by guessing hidden values, in stages that name it")
     hide: float = Field(0.15, gt=0, lt=1, description="share of the genes with a value that are hidden then")
@@ -48,11 +52,16 @@ class GeneEncoder(LayeredEncoder):
         return made.expression_processor(base)
 
     def place(self, module: nn.Module, state: dict[str, Tensor]) -> None:
-        """The file is one that this part learned: of a state_dict, or of a stage of a run."""
+        """The file is one that this part learned: of a state_dict, or of a stage of a run.
+
+        What only one way of using the encoder has (`output: pooled`, `pretrain`, `mix`) may be missing and is fresh
+        then, so that what was pre-trained over tokens can be read pooled, and the other way round.
+        """
+        from components.encoders._genes import draw_missing
         from components.encoders._states import place_exactly
 
-        first = next(iter(module.state_dict()))
-        prefixes = [key.removesuffix(first) for key in state if key.endswith(first)]
+        prefixes = [key.removesuffix(self.anchor) for key in state if key.endswith(self.anchor)]
         if not prefixes:
-            raise AssemblerError(f"{self.weights}: there is no {first}; give what an {self.type} has learned")
-        place_exactly(module, state, prefixes, self.weights)
+            raise AssemblerError(f"{self.weights}: there is no {self.anchor}; give what an {self.type} has learned")
+        place_exactly(module, state, prefixes, self.weights, optional=self.optional)
+        draw_missing(module)

@@ -5,6 +5,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from components.encoders._states import LayerMix
+
+SPREAD = 0.02
+"""Standard deviation of fresh embeddings."""
+
+
+def draw_missing(module: nn.Module) -> None:
+    """Fresh values, the same every time, for parameters that were made without memory and that no file has filled."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        for owner in module.modules():
+            own = dict(owner.named_parameters(recurse=False))
+            empty = [name for name, p in own.items() if p.is_meta]
+            if isinstance(owner, LayerMix):
+                owner.materialise()
+                continue
+            for name in empty:
+                owner.register_parameter(name, nn.Parameter(torch.empty(own[name].shape, device="cpu")))
+            if isinstance(owner, nn.Linear) and len(empty) == len(own):
+                owner.reset_parameters()
+            else:
+                for name in empty:
+                    nn.init.normal_(owner.get_parameter(name), std=SPREAD)
+
 
 class MaskedValues(nn.Module):
     """Hides some values while a stage's objectives name the node, and leaves the error of their guesses as its loss.
@@ -21,7 +45,7 @@ class MaskedValues(nn.Module):
     def __init__(self, width: int, rates: tuple[float, float] | None) -> None:
         super().__init__()
         self.rates = rates
-        self.hidden = nn.Parameter(torch.randn(width) * 0.02) if rates else None
+        self.hidden = nn.Parameter(torch.randn(width) * SPREAD) if rates else None
         self.head = nn.Linear(width, 1) if rates else None
 
     def hide(self, values: Tensor, expression: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.encoders._genes import MaskedValues
+from components.encoders._genes import SPREAD, MaskedValues
 from components.encoders._selective_scan import selective_scan
 from components.encoders._states import LayerMix
 
@@ -93,12 +93,12 @@ class ScMamba(MaskedValues):
         super().__init__(width, rates)
         self.value = nn.Linear(1, width)
         self.gene = nn.Embedding(-(-genes // 8) * 8, width)
-        nn.init.normal_(self.gene.weight, std=0.02)
+        nn.init.normal_(self.gene.weight, std=SPREAD)
         self.layers = nn.ModuleList([Block(width, inner, state) for _ in range(depth)])
         self.norm = nn.RMSNorm(width, eps=1e-5)
         self.genes, self.layer = genes, layer
         self.mix = LayerMix(depth + 1) if mix else None
-        self.cls = nn.Parameter(torch.randn(width) * 0.02) if pooled else None
+        self.cls = nn.Parameter(torch.randn(width) * SPREAD) if pooled else None
 
     def forward(self, expression: Tensor) -> Tensor:
         values, hidden = self.hide(self.value(expression.unsqueeze(-1)), expression)  # [B, G, d], [B, G]
