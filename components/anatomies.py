@@ -186,6 +186,15 @@ def convolved(stage: str, embed: str, first: int, **names: Place) -> dict[str, P
 EFFICIENTNET: Sites = convolved("blocks.{}", "conv_stem", 0, final="bn2", head="classifier")
 RESNET: Sites = convolved("layer{}", "conv1", 1, head="fc")
 POINT_TRANSFORMER: Sites = {**nested("blocks", TIMM), "embed": "encoder", "final": "norm"}
+# A state space has no attention; what it reads and lets through is one projection.
+SCMAMBA: Sites = {
+    "layers.{i}": "layers.{i}",
+    "layers.{i}.norm1": "layers.{i}.norm",
+    "layers.{i}.mixer": "layers.{i}.mixer",
+    **fused("layers.{i}.mixer.in_proj", ("x", "gate"), "layers.{i}.mixer.x_gate"),
+    "layers.{i}.mixer.o": "layers.{i}.mixer.out_proj",
+    "final": "norm",
+}
 # open_clip's attention reads the weights of its projections and never calls them, so that q, k, v and o are no sites.
 OPEN_CLIP_BLOCKS: Sites = {
     "layers.{i}": "transformer.resblocks.{i}",
@@ -281,7 +290,7 @@ def towers(vision: Sites, text: Sites) -> dict[str, Place]:
 # Name of the table: the classes that it describes, and their sites.
 HOSTS: dict[str, tuple[tuple[str, ...], Sites]] = {
     "ast": (("ASTModel",), VIT),
-    "bert": (("BertModel", "RobertaModel", "XLMRobertaModel"), BERT),
+    "bert": (("BertModel", "RobertaModel", "XLMRobertaModel", "GeneTransformerTower"), BERT),
     "clip": (
         ("CLIPModel",),
         {**towers(CLIP_VISION, CLIP_TEXT), "vision.head": "visual_projection", "text.head": "text_projection"},
@@ -303,6 +312,7 @@ HOSTS: dict[str, tuple[tuple[str, ...], Sites]] = {
     "gpt2": (("GPT2Model",), GPT2),
     "llama": (("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model", "GemmaModel", "SmolLM3Model"), LLAMA),
     "resnet": (("timm.models.resnet.ResNet",), RESNET),
+    "scmamba": (("ScMamba",), SCMAMBA),
     "siglip": (("SiglipModel",), towers(SIGLIP_VISION, SIGLIP_TEXT)),
     "siglip_text": (("SiglipTextModel",), SIGLIP_TEXT),
     "siglip_vision": (("SiglipVisionModel",), SIGLIP_VISION),

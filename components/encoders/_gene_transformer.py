@@ -119,6 +119,9 @@ class BinnedEmbeddings(nn.Module):
 class GeneTransformerTower(MaskedValues):
     """Expression [B, G] -> tokens [B, T, d] with their mask, or their mean [B, d]."""
 
+    ids: Tensor
+    usual: Tensor
+
     def __init__(
         self,
         vocabulary: Vocabulary,

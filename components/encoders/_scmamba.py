@@ -63,16 +63,15 @@ class Mixer(nn.Module):
 
 
 class Block(nn.Module):
-    """Add, then norm, then mix; the residual stays in float32."""
+    """x <- x + mixer(norm(x)); the residual x stays in float32."""
 
     def __init__(self, width: int, inner: int, state: int) -> None:
         super().__init__()
         self.norm = nn.RMSNorm(width, eps=1e-5)
         self.mixer = Mixer(width, inner, state)
 
-    def forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        residual = x.float() + residual
-        return self.mixer(self.norm(residual.to(self.norm.weight.dtype))), residual
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mixer(self.norm(x.to(self.norm.weight.dtype))).float()
 
 
 class ScMamba(MaskedValues):
@@ -120,10 +119,10 @@ class ScMamba(MaskedValues):
         return torch.cat([cls, x[:, :half], cls, x[:, half:], cls], dim=1)
 
     def _read(self, x: Tensor) -> Tensor:
-        states, residual = [x], torch.zeros_like(x, dtype=torch.float32)
+        states, stream = [x], x.float()
         for block in self.layers[: None if self.layer is None else self.layer + 1]:
-            x, residual = block(x, residual)
-            states.append((x.float() + residual).to(x.dtype))
+            stream = block(stream)
+            states.append(stream.to(x.dtype))
         if self.layer is None:
             states[-1] = self.norm(states[-1])
         return states[-1] if self.mix is None else self.mix(states)
