@@ -46,12 +46,13 @@ class Server:
     arguments: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     cwd: Path = ROOT
+    python: str = sys.executable
     port: int = 0
     url: str = ""
 
     def start(self) -> Server:
         """Start and wait until it answers; the port is kept over a restart."""
-        command = [sys.executable, "-m", "assembler.cli", "ui", "--port", str(self.port)]
+        command = [self.python, "-m", "assembler.cli", "ui", "--port", str(self.port)]
         command += ["--workspace", str(self.workspace), *self.arguments]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **self.environment}
         self.process = subprocess.Popen(

@@ -1,8 +1,8 @@
 """The editor's TypeScript: its types, its own tests, and that the committed bundle is what the source builds to."""
 
+import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,8 @@ FRONTEND = ROOT / "ui" / "frontend"
 ASSETS = ROOT / "ui" / "editor" / "assets"
 
 pytestmark = pytest.mark.skipif(
-    shutil.which("npm") is None, reason="node is absent: the editor's bundle is not rebuilt"
+    shutil.which("npm") is None and os.environ.get("EDITOR_REBUILT") != "required",
+    reason="node is absent: the editor's bundle is not rebuilt",
 )
 
 
@@ -49,28 +50,3 @@ def test_what_is_bundled_is_credited() -> None:
     text = (ASSETS / "THIRD_PARTY_NOTICES.txt").read_text(encoding="utf-8")
     for package in ("react ", "react-dom ", "@xyflow/react ", "@dagrejs/dagre ", "yaml ", "zustand "):
         assert f"\n{package}" in text
-
-
-def test_a_wheel_carries_the_bundle_and_needs_no_node(tmp_path: Path) -> None:
-    import zipfile
-
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(tmp_path),
-    ]
-    source = tmp_path / "source"
-    keep = shutil.ignore_patterns(".*", "node_modules", "tests", "exports", "build", "*.egg-info", "__pycache__")
-    shutil.copytree(ROOT, source, ignore=lambda folder, names: set(keep(folder, names)) - {".streamlit"})
-    run(source, *command, ".")
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        names = set(wheel.namelist())
-    for path in ASSETS.iterdir():
-        assert f"ui/editor/assets/{path.name}" in names
-    assert not [name for name in names if "node_modules" in name or name.endswith((".ts", ".tsx"))]
