@@ -68,3 +68,11 @@ def test_a_first_stage_trains_what_is_small_and_a_later_one_what_the_last_did():
     third = stages.add_stage(DOCUMENT)["stages"]
     assert third[2] == {"name": "stage3", "train": ["bridge", "tune"]}
     assert stages.remove_stage(DOCUMENT, 0)["stages"] == [DOCUMENT["stages"][1]]
+
+
+def test_whose_losses_count_is_unwritten_where_all_do():
+    names = ["talk", "kind"]
+    assert stages.counted(DOCUMENT, 0, names) == names
+    one = stages.set_counted(DOCUMENT, 0, names, ["kind"])
+    assert one["stages"][0]["objectives"] == ["kind"] and stages.counted(one, 0, names) == ["kind"]
+    assert stages.set_counted(one, 0, names, names) == stages.set_counted(one, 0, names, []) == DOCUMENT

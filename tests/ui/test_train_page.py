@@ -156,3 +156,15 @@ def test_starting_a_changed_spec_of_the_gallery_saves_a_copy(workspace, started)
     start(at).click().run()
     assert started[0][1] == str(workspace.specs / "digits.yaml")
     assert read(workspace.specs / "digits.yaml").document.stages[0].steps == 33
+
+
+def test_whose_losses_count_is_chosen_where_there_are_several(workspace):
+    assert not [box for box in page().multiselect if box.label == "Losses of"]
+    two = TEXT.replace("edges: [", "  kind: {type: head.classifier, classes: 10}\nedges: [eyes -> kind, ")
+    (workspace.specs / "two.yaml").write_text(two)
+    at = page("specs/two.yaml")
+    box = at.multiselect(key="stage-0-objectives")
+    assert sorted(box.value) == ["kind", "talk"]
+    shown(box.set_value(["talk"]).run())
+    held = documents().open(workspace.specs / "two.yaml")
+    assert held.document["graph"]["stages"][0]["objectives"] == ["talk"]

@@ -80,8 +80,8 @@ def _example(places: dict[str, tuple[str, float]]) -> tuple[list[dict[str, Any]]
 
 def _answers(talkers: dict[str, Talker], sample: dict[str, Any], example: dict[str, Any], pressed: bool) -> None:
     """The answers, each in its own column as it grows, and how long each took."""
-    for column, (name, talker) in zip(st.columns(len(talkers)), talkers.items(), strict=True):
-        with column, st.container(border=True, height="stretch"):
+    for index, (column, (name, talker)) in enumerate(zip(st.columns(len(talkers)), talkers.items(), strict=True)):
+        with column, st.container(border=True, height="stretch", key=f"answer-{index}"):
             st.caption(show.escaped(name))
             place, below = st.empty(), st.empty()
             if not pressed:
