@@ -101,7 +101,19 @@ def test_a_damaged_package_is_told(content, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("caption", "word"), [("A frog.", "frog"), ("A flag on a pole.", "flag"), ("A head of lettuce.", "lettuce")]
+    ("caption", "word"),
+    [
+        ("A frog.", "frog"),
+        ("A flag on a pole.", "flag"),
+        ("A head of lettuce.", "lettuce"),
+        ("A flower covered in dew drops.", "flower"),
+        ("The red light means you must stop now.", "light"),
+        ("A red and white anemone flower.", "flower"),
+        ("Tux and spider - two friends.", "tux"),
+        ("\u201cGive Way\u201d means you have to let other people go first.", "way"),
+        ("Pluto\u2014until recently, it was considered the 9th planet.", "pluto"),
+        ("School ahead! Drive slowly!", "school"),
+    ],
 )
 def test_the_noun_of_a_caption(caption, word):
     assert noun(caption) == word
