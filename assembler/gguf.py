@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from assembler.errors import AssemblerError
@@ -73,6 +74,7 @@ class Header:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self._lock = Lock()  # threads that dequantise tensors read fields too
         with reading(str(path)):
             with self.path.open("rb") as file:
                 self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -140,8 +142,8 @@ class Header:
         """The metadata field `name`, an array as a list; `default` if the file has no such field."""
         if name not in self._fields:
             return default
-        kind, self._at = self._fields[name]
-        with reading(f"{self.path}: the field '{name}'"):
+        with self._lock, reading(f"{self.path}: the field '{name}'"):
+            kind, self._at = self._fields[name]
             return self._value(kind)
 
     def need(self, name: str) -> Any:

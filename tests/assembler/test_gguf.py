@@ -1,7 +1,9 @@
 """A GGUF file gives back the model it was written from: config, weights and tokens."""
 
 import random
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gguf as ggml
@@ -182,6 +184,20 @@ def test_the_header_says_what_the_gguf_package_says(llama) -> None:
     assert {info.name: info.data_offset for info in reader.tensors} == {
         name: info.offset for name, info in header.tensors.items()
     }
+
+
+def test_threads_that_read_fields_at_once_each_get_their_own(llama) -> None:
+    header = Header(llama()[1])
+    names = ["general.architecture", "llama.attention.head_count", "llama.rope.freq_base", "tokenizer.ggml.tokens"]
+    alone = {name: header.get(name) for name in names}
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda i: header.get(names[i % 4]) == alone[names[i % 4]], range(2000)))
+    finally:
+        sys.setswitchinterval(before)
+    assert all(found)
 
 
 def test_another_architecture_is_named_with_those_that_are_read(tmp_path: Path) -> None:
