@@ -152,6 +152,10 @@ SPEECH_ROWS: tuple[Row, ...] = (
         norms="beside",
     ),
     speech("65 petl-ast", "petl-ast", "AST, LoRA r=6 on q, v", "221,184", **lora(6)),
+    speech("65 petl-ast", "petl-ast", "AST, 25 prompts a layer", "230,400", type="adapter.deep_prompt"),
+    speech(
+        "65 petl-ast", "petl-ast", "AST, 300 prompts", "230,400", type="adapter.deep_prompt", length=300, deep=False
+    ),
     speech("65 petl-ast", "petl-ast", "AST, all biases", "102,912", type="adapter.bitfit"),
 )
 
