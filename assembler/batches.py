@@ -41,10 +41,11 @@ class Batches:
         made = {node: collate(list(rows)) for node, collate in self.collators.items()}
         return {f"{node}_{key}": tensor for node, found in made.items() for key, tensor in found.items()}
 
-    def samples(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """The input nodes' tensors alone, with their masks."""
+    def samples(self, rows: Sequence[Row], nodes: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """The tensors of the input nodes alone, or of some of them, with their masks."""
         found: dict[str, Tensor] = {}
-        for node, (column, processor) in self.inputs.items():
+        for node in self.inputs if nodes is None else nodes:
+            column, processor = self.inputs[node]
             made = [self._made(node, row, column, processor) for row in rows]
             for key in made[0]:
                 found[f"{node}_{key}" if key else node] = torch.from_numpy(np.stack([one[key] for one in made]))

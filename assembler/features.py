@@ -2,7 +2,8 @@
 
 A value is that of its sample alone, a batch of one, so that it never depends on what else is in a batch: a run that is
 resumed reads the very bits that an unbroken one does. It is known by the digest of all it is made of: the weights, the
-options and the code of the nodes before it, and the tensors that the sample's preprocessing gave.
+options and the code of the nodes before it, and the tensors that the sample's preprocessing gave. Where a value is
+padded its padding is zero, and is not kept.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import inspect
 import json
 import os
+import pickle
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +31,8 @@ from assembler.rows import Row
 from assembler.weights import cache_folder
 
 GIB = 2**30
+FORMAT = 2
+"""Of the files of values; those of another are not asked for."""
 
 
 def frontier(graph: Graph, assembly: Assembly) -> list[str]:
@@ -73,47 +77,58 @@ class Features:
         later = assembly.needed(nodes) - set(nodes)
         rest = {source for step in assembly.plan if step.node in later for source in step.needs}
         self.spent = {node for inputs in self.inputs.values() for node in inputs} - rest
+        self.names: dict[str, str] = {}
         self.found = self.made = 0
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        samples = [self.batches.samples([row]) for row in rows]
         batch = self.batches.extras(rows)
-        for key in samples[0]:
-            if key not in self.spent and key.removesuffix("_mask") not in self.spent:
-                batch[key] = torch.cat([sample[key] for sample in samples])
+        if rest := [node for node in self.batches.inputs if node not in self.spent]:
+            batch.update(self.batches.samples(rows, rest))
         for node in self.nodes:
-            values = [parted(self.value(node, sample)) for sample in samples]
+            values = [parted(self.value(node, row)) for row in rows]
             batch[node] = torch.cat([plain for plain, _ in values])
             if values[0][1] is not None:
                 batch[f"{node}_mask"] = torch.cat([mask for _, mask in values if mask is not None])
         return batch
 
-    def value(self, node: str, sample: dict[str, Tensor]) -> Tensor | Ragged:
-        """The node's value for one sample, read or else computed and kept."""
-        own = {key: x for key, x in sample.items() if key.removesuffix("_mask") in self.inputs[node]}
-        name = _digest(self.known[node].encode(), *(part for key in sorted(own) for part in _bytes(key, own[key])))
+    def value(self, node: str, row: Row) -> Tensor | Ragged:
+        """The node's value for one row, read or else computed and kept.
+
+        A sample that this run has seen is not prepared again: its raw content tells the name of its value.
+        """
+        raw, sample = self._raw(node, row), None
+        name = self.names.get(raw)
+        if name is None:
+            sample = self.batches.samples([row], self.inputs[node])
+            tensors = (part for key in sorted(sample) for part in _bytes(key, sample[key]))
+            self.names[raw] = name = _digest(self.known[node].encode(), *tensors)
         kept = self.store.read(name)
         if kept is None:
-            value = self.computed(node, own)
+            value = self.computed(node, sample or self.batches.samples([row], self.inputs[node]))
             self.store.write(name, value)
             self.made += 1
             return value
         self.found += 1
         return kept
 
+    def _raw(self, node: str, row: Row) -> str:
+        """The digest of the raw samples that the node's value is made of."""
+        columns = sorted({self.batches.inputs[name][0] for name in self.inputs[node]})
+        return _digest(node.encode(), pickle.dumps([row[column] for column in columns]))
+
     def computed(self, node: str, sample: dict[str, Tensor]) -> Tensor | Ragged:
-        """The node's value for one sample, on the host."""
+        """The node's value for one sample, on the host, zero where it is padded."""
         device = next(self.assembly.parameters()).device
         half = torch.autocast(device.type, torch.bfloat16, enabled=self.half)
         with torch.no_grad(), torch.random.fork_rng(), half:
             value = self.assembly.values({k: x.to(device) for k, x in sample.items()}, only=[node])[node]
         plain, mask = parted(value)
-        return paired(plain.cpu(), None if mask is None else mask.cpu())
+        return paired(plain.cpu(), None) if mask is None else _spread(plain[mask].cpu(), mask.cpu())
 
     def steady(self, rows: Sequence[Row]) -> bool:
         """Whether the values of a row come out the same twice, as they must to be kept."""
-        sample = self.batches.samples([rows[0]])
         for node in self.nodes:
+            sample = self.batches.samples([rows[0]], self.inputs[node])
             one, two = (self.computed(node, sample) for _ in range(2))
             if any(not torch.equal(a, b) for a, b in zip(_tensors(one), _tensors(two), strict=True)):
                 return False
@@ -146,15 +161,14 @@ class Store:
             path.unlink(missing_ok=True)
             return None
         tensors = load(content[32:])
-        return paired(tensors["values"], tensors.get("mask"))
+        return _spread(tensors["values"], tensors["mask"]) if "mask" in tensors else tensors["values"]
 
     def write(self, name: str, value: Tensor | Ragged) -> None:
         """Keep a value if there is room for it."""
         from safetensors.torch import save
 
         plain, mask = parted(value)
-        tensors = {"values": plain.contiguous(), **({} if mask is None else {"mask": mask.contiguous()})}
-        content = save(tensors)
+        content = save({"values": plain.contiguous()} if mask is None else {"values": plain[mask], "mask": mask})
         content = hashlib.sha256(content).digest() + content
         if self.size + len(content) > self.limit and not self._make_room(len(content)):
             return
@@ -213,7 +227,8 @@ def identity(graph: Graph, assembly: Assembly, node: str, precision: str) -> str
     hosted = {name: part for name, part in graph.adapters.items() if part.host in before}
     options.update({name: part.model_dump(mode="json") for name, part in hosted.items()})
     wires = [str(edge) for name in before for edge in graph.reaching(name)]
-    parts: list[Any] = [torch.__version__, device, precision, json.dumps(options, sort_keys=True), json.dumps(wires)]
+    told = json.dumps(options, sort_keys=True), json.dumps(wires)
+    parts: list[Any] = [FORMAT, torch.__version__, device, precision, *told]
     found = [str(part).encode() for part in parts]
     for name in before:
         module = assembly.nodes[name]
@@ -232,6 +247,13 @@ def _code(module: nn.Module) -> list[bytes]:
 def _bytes(key: str, tensor: Tensor) -> list[bytes]:
     plain = tensor.contiguous()
     return [f"{key} {plain.dtype} {list(plain.shape)}".encode(), plain.flatten().view(torch.uint8).numpy().tobytes()]
+
+
+def _spread(real: Tensor, mask: Tensor) -> Ragged:
+    """What is real [N, ...] at its places of [B, T, ...], and zeros elsewhere."""
+    values = real.new_zeros(*mask.shape, *real.shape[1:])
+    values[mask] = real
+    return Ragged(values, mask)
 
 
 def _tensors(value: Tensor | Ragged) -> list[Tensor]:

@@ -52,10 +52,10 @@ class PromptedLM(nn.Module):
     def joined(
         self, input_ids: Tensor, attention_mask: Tensor, features: Sequence[Tensor | Ragged]
     ) -> tuple[Tensor, Tensor]:
-        """inputs_embeds [B, T, D] and attention_mask [B, T], both with all that is real at the right end.
+        """inputs_embeds [B, T', D] and attention_mask [B, T'], both with all that is real at the right end.
 
         The padding of ragged features falls away as if it had never been in the prompt: what is real moves together,
-        in its order, so that any LM, a recurrent one too, sees no hole.
+        in its order, so that any LM, a recurrent one too, sees no hole. T' is the most that is real in one row.
         """
         parts = [parted(x) for x in features]
         embeds = self.embed(input_ids, [values for values, _ in parts])
@@ -68,6 +68,7 @@ class PromptedLM(nn.Module):
         keep = (attention_mask > 0) & ((input_ids < vocabulary) | rows[(input_ids - vocabulary).clamp(min=0)])  # [B, T]
         place = torch.arange(keep.shape[1], device=keep.device)
         order = (keep * keep.shape[1] + place).argsort(1)  # [B, T], keys are unique
+        order = order[:, -max(1, int(keep.sum(1).max())) :]  # [B, T']
         embeds = embeds.gather(1, order.unsqueeze(-1).expand(-1, -1, embeds.shape[-1]))
         return embeds, keep.gather(1, order).to(attention_mask.dtype)
 

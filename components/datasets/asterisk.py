@@ -55,9 +55,9 @@ SPELLING = _words(
 MAGNITUDES = ("hundred", "thousand", "million", "billion")
 SPOKEN_NAMES = _words(
     "activated added call-forwarding call-waiting calling cancelled disabled do-not-disturb enabled extension for "
-    "goodbye hello hello-world hours invalid is is-in-use is-set-to location lowercase minute minutes number "
-    "one-moment-please please-try-again removed second seconds sorry speed-dial telephone-number time "
-    "to-call-this-number to-extension to-listen-to-it to-rerecord-it transfer uppercase with you-entered your"
+    "goodbye hello hello-world hours is is-in-use is-set-to location lowercase minute minutes number "
+    "one-moment-please please-try-again removed second seconds speed-dial telephone-number time "
+    "to-call-this-number to-extension to-listen-to-it to-rerecord-it uppercase with you-entered your"
 )
 VOICEMAIL = _words("and extension first for from last message messages minutes no password received")
 
@@ -92,7 +92,7 @@ class Asterisk(Recipe):
     type = "dataset.asterisk"
     source = "Debian packages asterisk-core-sounds-en-wav 1.6.1-1 and klettres-data 4:22.12.3-1"
     licence = "CC BY-SA 3.0, (c) 2003-2010 Allison Smith, Digium Inc.; GPL-2, (c) 2001-2011 the authors of KLettres"
-    digest = "dc2e3f33dcc9726692bbf23bf000d0785f976cca014964b2817b9f175bb289ee"
+    digest = "bc18ff054cc53415ffd408114e15d97a068d050e6231272837deea5dc67d8c56"
     kinds = {"audio": "audio", "text": "text", "speaker": "text", "question": "text"}
 
     question: str = Field("Write what is said.", max_length=1000, description="the text of the column `question`")
