@@ -92,6 +92,7 @@ def split(graph: Graph) -> tuple[Rows, Rows]:
     else:
         bound = int(data.held_out * 2**64)
         held = {i for i, key in enumerate(place) if int.from_bytes(key[:8]) < bound and not rows.only_learned(i)}
+        held |= {i for i in range(len(rows)) if rows.only_held_out(i)}
     good = [i for i in range(len(rows)) if i not in (graph.bad or ())]
     learned = [i for i in good if i not in held]
     if not learned:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from assembler.anatomy import describe, described
 from assembler.errors import AssemblerError
 from assembler.graph import Graph
 from assembler.guess import guessed
-from assembler.ragged import Ragged, paired, parted
+from assembler.ragged import Ragged, on_real, paired, parted
 from assembler.weights import fetch, parse_source
 
 
@@ -26,8 +27,9 @@ class Step:
     """One call of the plan: the node, its batch tensors, and the nodes whose values follow them.
 
     `targets` are those batch tensors that may be absent; `keeps_mask` is set where the mask of a ragged wire goes past
-    the module; `feeds` are the wires into the adapters on the node: adapter, port and source of each; `weight` is that
-    of its loss, where it gives one.
+    the module, and `alone` where nothing of it sees more than one position, so that padding need not enter it; `feeds`
+    are the wires into the adapters on the node: adapter, port and source of each; `weight` is that of its loss, where
+    it gives one.
     """
 
     node: str
@@ -35,6 +37,7 @@ class Step:
     sources: tuple[str, ...]
     targets: frozenset[str] = frozenset()
     keeps_mask: bool = False
+    alone: bool = False
     feeds: tuple[tuple[str, str, str], ...] = ()
     weight: float = 1.0
 
@@ -112,7 +115,9 @@ class Assembly(nn.Module):
             extras = [batch.get(key) if key in step.targets else batch[key] for key in step.extras]
             module, wires = self.nodes[step.node], [values[source] for source in step.sources]
             self._feed(step, values)
-            if step.keeps_mask:
+            if step.alone:
+                values[step.node] = on_real(partial(module, *extras), wires[0])
+            elif step.keeps_mask:
                 plain, mask = parted(wires[0])
                 values[step.node] = paired(module(*extras, plain), mask)
             else:
@@ -243,12 +248,14 @@ def _describe(graph: Graph, node: str, module: nn.Module) -> None:
 def _step(graph: Graph, node: str) -> Step:
     part = graph.parts[node]
     wires = [edge.source for edge in graph.incoming[node] if graph.carries(edge)]
+    keeps_mask = part.masks == "kept" and graph.ragged(node)
     return Step(
         node,
         extras=tuple(f"{node}_{key}" for key in part.extras),
         sources=tuple(wires),
         targets=frozenset(f"{node}_{key}" for key in part.targets),
-        keeps_mask=part.masks == "kept" and graph.ragged(node),
+        keeps_mask=keeps_mask,
+        alone=keeps_mask and not graph.hosted(node),
         feeds=tuple((name, e.port, e.source) for name in graph.hosted(node) for e in graph.incoming[name]),
         weight=getattr(part, "weight", 1.0) if part.objective else 1.0,
     )

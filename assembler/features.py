@@ -26,7 +26,7 @@ from assembler.batches import Batches
 from assembler.compile import Assembly
 from assembler.files import aside
 from assembler.graph import Graph
-from assembler.ragged import Ragged, paired, parted
+from assembler.ragged import Ragged, paired, parted, spread
 from assembler.rows import Row
 from assembler.weights import cache_folder
 
@@ -123,7 +123,7 @@ class Features:
         with torch.no_grad(), torch.random.fork_rng(), half:
             value = self.assembly.values({k: x.to(device) for k, x in sample.items()}, only=[node])[node]
         plain, mask = parted(value)
-        return paired(plain.cpu(), None) if mask is None else _spread(plain[mask].cpu(), mask.cpu())
+        return paired(plain.cpu(), None) if mask is None else _placed(plain[mask].cpu(), mask.cpu())
 
     def steady(self, rows: Sequence[Row]) -> bool:
         """Whether the values of a row come out the same twice, as they must to be kept."""
@@ -161,14 +161,16 @@ class Store:
             path.unlink(missing_ok=True)
             return None
         tensors = load(content[32:])
-        return _spread(tensors["values"], tensors["mask"]) if "mask" in tensors else tensors["values"]
+        return _placed(tensors["values"], tensors["mask"]) if "mask" in tensors else tensors["values"]
 
     def write(self, name: str, value: Tensor | Ragged) -> None:
         """Keep a value if there is room for it."""
         from safetensors.torch import save
 
         plain, mask = parted(value)
-        content = save({"values": plain.contiguous()} if mask is None else {"values": plain[mask], "mask": mask})
+        content = save(
+            {"values": plain.contiguous()} if mask is None else {"values": plain[mask], "mask": mask.contiguous()}
+        )
         content = hashlib.sha256(content).digest() + content
         if self.size + len(content) > self.limit and not self._make_room(len(content)):
             return
@@ -249,11 +251,8 @@ def _bytes(key: str, tensor: Tensor) -> list[bytes]:
     return [f"{key} {plain.dtype} {list(plain.shape)}".encode(), plain.flatten().view(torch.uint8).numpy().tobytes()]
 
 
-def _spread(real: Tensor, mask: Tensor) -> Ragged:
-    """What is real [N, ...] at its places of [B, T, ...], and zeros elsewhere."""
-    values = real.new_zeros(*mask.shape, *real.shape[1:])
-    values[mask] = real
-    return Ragged(values, mask)
+def _placed(real: Tensor, mask: Tensor) -> Ragged:
+    return Ragged(spread(real, mask), mask)
 
 
 def _tensors(value: Tensor | Ragged) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,24 @@ def parted(x: Tensor | Ragged) -> tuple[Tensor, Tensor | None]:
 def paired(values: Tensor, mask: Tensor | None) -> Tensor | Ragged:
     """The inverse of `parted`."""
     return values if mask is None else Ragged(values, mask)
+
+
+def spread(real: Tensor, mask: Tensor) -> Tensor:
+    """The real positions [N, ...], row by row, at their places of [B, T, ...], with zeros elsewhere."""
+    values = real.new_zeros(*mask.shape, *real.shape[1:])
+    values[mask] = real
+    return values
+
+
+def on_real(layer: Callable[[Tensor], Tensor], x: Tensor | Ragged) -> Tensor | Ragged:
+    """A layer that works on each position alone, on what is real of [B, T, D]; padding gives zeros.
+
+    An exported graph has one shape for every length, so that there the padding goes through the layer too.
+    """
+    values, mask = parted(x)
+    if mask is None or torch.compiler.is_exporting():
+        return paired(layer(values), mask)
+    return Ragged(spread(layer(values[mask].unsqueeze(0))[0], mask), mask)  # [1, N, D] through the layer
 
 
 def masked_mean(values: Tensor, mask: Tensor | None, dim: int = 1) -> Tensor:

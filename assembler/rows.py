@@ -59,6 +59,10 @@ class Rows(Sequence[Row]):
         """Whether the row is never held out, such as a synthetic one."""
         return False
 
+    def only_held_out(self, index: int) -> bool:
+        """Whether the row is never learned from, such as one of a set's own test part."""
+        return False
+
     def require(self) -> None:
         """See that every row is written as it must be, without opening a file.
 
@@ -103,6 +107,9 @@ class Subset(Rows):
 
     def only_learned(self, index: int) -> bool:
         return self.rows.only_learned(self.indices[index])
+
+    def only_held_out(self, index: int) -> bool:
+        return self.rows.only_held_out(self.indices[index])
 
 
 class Plain(Rows):

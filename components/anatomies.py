@@ -261,7 +261,8 @@ SPEECH_POINTS: Points = {
 # The large models norm before each sub-layer and once at the end.
 SPEECH_STABLE: Sites = {**SPEECH, "final": "encoder.layer_norm"}
 SPEECH_STABLE_POINTS: Points = {"layers.{i}.attn.out": ("encoder.layers.{i}.dropout", "out")}
-SPEECH_CLASSES = ("Wav2Vec2", "Hubert", "WavLM")
+SPEECH_CLASSES = {"Wav2Vec2": "wav2vec2", "Hubert": "hubert", "WavLM": "wavlm", "Data2VecAudio": "data2vec_audio"}
+"""transformers' family -> where its heads hold the bare model."""
 
 WHISPER_ENCODER: Sites = {
     "embed": "conv2",
@@ -415,9 +416,9 @@ SPEECH_HEADS = {"ForCTC": "lm_head", "ForSequenceClassification": "classifier"}
 
 
 def _speech_tables() -> list[Anatomy]:
-    """wav2vec 2.0, HuBERT and WavLM, base and large, bare and with a head."""
+    """wav2vec 2.0, HuBERT, WavLM and data2vec-audio, base and large, bare and with a head."""
     tables = []
-    for family in SPEECH_CLASSES:
+    for family, path in SPEECH_CLASSES.items():
         # WavLM's attention reads the weights of its projections and never calls them.
         gone = {f"layers.{{i}}.attn.{n}" for n in "qkvo"} if family == "WavLM" else set()
         for suffix, stable, sites, points in (
@@ -425,7 +426,7 @@ def _speech_tables() -> list[Anatomy]:
             ("_stable", True, SPEECH_STABLE, SPEECH_STABLE_POINTS),
         ):
             kept = {site: place for site, place in sites.items() if site not in gone}
-            name, path = family.lower() + suffix, family.lower()
+            name = path + suffix
             tables.append(Anatomy(name, _speech(f"{family}Model", stable), kept, points))
             for ending, head in SPEECH_HEADS.items():
                 wrapped = {**nested(path, kept), "head": head}

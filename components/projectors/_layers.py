@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from assembler.ragged import Ragged, paired, parted
+from assembler.ragged import Ragged, on_real, paired, parted
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 
@@ -66,7 +66,7 @@ class FrameStackLayer(nn.Module):
     def forward(self, tokens: Tensor | Ragged) -> Tensor | Ragged:
         x, mask = opened(tokens)
         real = None if mask is None else window_masks(mask, self.stack).any(-1)  # [B, T / k]
-        return paired(self.linear(windows(x, self.stack).flatten(2)), real)  # [B, T / k, out]
+        return on_real(self.linear, paired(windows(x, self.stack).flatten(2), real))  # [B, T / k, out]
 
 
 class PixelShuffleLayer(nn.Module):

@@ -123,6 +123,10 @@ CASES: dict[str, Case] = {
         for kind, head in (("Model", []), ("ForCTC", ["head"]), ("ForSequenceClassification", ["head"]))
         for options in (AUDIO, STABLE)
     },
+    **{
+        f"Data2VecAudio{kind}": hf(f"Data2VecAudio{kind}", "Data2VecAudioConfig", AUDIO, [*SPEECH, *head])
+        for kind, head in (("Model", []), ("ForCTC", ["head"]), ("ForSequenceClassification", ["head"]))
+    },
     "ASTModel": hf("ASTModel", "ASTConfig", AST, PLAIN),
     "ASTForAudioClassification": hf("ASTForAudioClassification", "ASTConfig", AST, [*PLAIN, "head"]),
     **{

@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from assembler.batches import split
@@ -51,6 +53,36 @@ def test_bad_rows_are_left_out_counted_and_named_and_stay_out(folder, capsys):
     graph, _ = load_run(run.folder)
     learned, held = split(graph)
     assert len(learned) + len(held) == 9 and not {"word 3", "word 5", "seven"} & {r["word"] for r in [*learned, *held]}
+
+
+SOUNDS = """
+assembler: 1
+nodes:
+  sound: {type: input.audio, seconds: 0.48}
+  ears: {type: encoder.whisper, config: {d_model: 16, encoder_layers: 1, max_source_positions: 24}}
+  head: {type: head.classifier, classes: 2}
+edges: [sound -> ears, ears -> head]
+data: {type: dataset.jsonl, options: {path: rows.jsonl, columns: {sound: audio, label: label}}, on_bad: skip}
+"""
+
+
+def test_hostile_sounds_are_left_out_each_with_its_reason(tmp_path):
+    tone = np.sin(np.arange(8000) / 5).astype(np.float32) / 2
+    hostile = {"one": tone[:1], "empty": tone[:0], "nan": np.where(tone > 0, np.nan, tone), "good": tone}
+    for name, samples in hostile.items():
+        soundfile.write(tmp_path / f"{name}.wav", samples, 16_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "cut.flac", tone, 16_000)
+    (tmp_path / "cut.flac").write_bytes((tmp_path / "cut.flac").read_bytes()[:900])
+    soundfile.write(tmp_path / "wide.wav", np.repeat(tone[:, None], 8, 1), 192_000)
+    names = ["one.wav", "cut.flac", "good.wav", "nan.wav", "empty.wav", "wide.wav"]
+    lines = [json.dumps({"sound": name, "label": 0}) for name in names]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    graph = check(parse(SOUNDS, tmp_path / "spec.yaml")).require()
+    learned, held = split(graph)
+    assert len(learned) + len(held) == 2
+    reasons = {0: "one.wav is 1 samples", 1: "cut.flac ", 3: "nan.wav", 4: "empty.wav"}
+    assert {index: reason in graph.bad[index] for index, reason in reasons.items()} == dict.fromkeys(reasons, True)
+    assert set(graph.bad) == set(reasons) and all(f"rows.jsonl:{i + 1}: " in told for i, told in graph.bad.items())
 
 
 def test_a_row_stays_on_its_side_whatever_rows_come_and_go(folder):

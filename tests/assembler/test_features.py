@@ -121,6 +121,23 @@ def test_a_damaged_file_is_computed_again(spec, folder):
     assert torch.equal(made([rows[0]])["eyes"], whole) and made.made == 2
 
 
+def test_padding_is_not_kept_and_comes_back_as_zeros(tmp_path):
+    values, mask = torch.randn(2, 600, 10), torch.arange(600) < torch.tensor([[7], [20]])
+    store = Store(tmp_path, LIMIT)
+    store.write("aa-1", Ragged(values, mask))
+    back = store.read("aa-1")
+    assert torch.equal(back.values, torch.where(mask.unsqueeze(-1), values, 0)) and torch.equal(back.mask, mask)
+    assert store.size < 4000
+
+
+def test_a_sample_is_prepared_once_a_run(spec, monkeypatch):
+    graph, assembly, rows = staged(spec)
+    made = batches_of(graph, assembly, rows)
+    first = made(rows[:3])
+    monkeypatch.setattr(Batches, "samples", lambda *_: pytest.fail("prepared again"))
+    assert torch.equal(made(rows[:3])["eyes"], first["eyes"])
+
+
 def test_what_is_not_asked_for_makes_room_and_what_is_asked_for_stays(tmp_path):
     value = Ragged(torch.randn(1, 25, 10), torch.ones(1, 25, dtype=torch.bool))
     Store(tmp_path, 10_000).write("aa-old", value)

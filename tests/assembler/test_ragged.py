@@ -13,7 +13,7 @@ from assembler.check import check
 from assembler.compile import compile_graph
 from assembler.evaluate import TorchAnswers
 from assembler.export import export
-from assembler.ragged import Ragged, masked_mean
+from assembler.ragged import Ragged, masked_mean, on_real
 from assembler.samples import Sound
 from assembler.spec import parse
 
@@ -66,6 +66,18 @@ def test_the_lm_answers_as_if_the_padding_had_never_been_there(arch):
             alone = torch.tensor([[5, *range(300, 300 + real.shape[1]), 7]])
             cut = lm.logits(alone, torch.ones_like(alone), [real], 2)
             torch.testing.assert_close(whole[i : i + 1], cut, rtol=1e-4, atol=1e-5)
+
+
+def test_only_what_is_real_goes_through_a_layer_and_the_lm():
+    x, mask = torch.randn(2, 6, 4), torch.tensor([[1, 1, 0, 1, 0, 0], [0, 0, 0, 0, 1, 0]]).bool()
+    seen = []
+    out = on_real(lambda real: seen.append(real.shape) or real * 2, Ragged(x, mask))
+    assert seen == [(1, 4, 4)] and torch.equal(out.mask, mask)
+    assert torch.equal(out.values, torch.where(mask.unsqueeze(-1), x * 2, 0))
+    _, assembly = model()
+    ids = torch.tensor([[5, *range(300, 306), 7], [5, *range(306, 312), 7]])
+    embeds, real = assembly.nodes["talk"].joined(ids, torch.ones_like(ids), [Ragged(torch.randn(2, 6, 32), mask)])
+    assert embeds.shape == (2, 5, 32) and real.sum(1).tolist() == [5, 3]
 
 
 def test_the_bundle_answers_as_torch_does_for_sounds_of_different_lengths(tmp_path):

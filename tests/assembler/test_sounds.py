@@ -30,13 +30,21 @@ def test_every_format_comes_in_whole_and_cut_off_it_is_refused(ending, tmp_path)
 
 
 @settings(max_examples=12, deadline=None)
-@given(rate=st.sampled_from([8000, 11_025, 22_050, 44_100, 48_000, 96_000]), channels=st.integers(1, 6))
+@given(rate=st.sampled_from([8000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000]), channels=st.integers(1, 8))
 def test_any_rate_and_channels_give_the_same_tone_at_the_rate_that_is_wanted(rate, channels, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "tone.wav"
     soundfile.write(path, np.repeat(tone(0.5, rate)[:, None], channels, 1), rate, subtype="FLOAT")
     found = tensors(open_sound(path), SoundProcessor(rate=16_000, samples=12_000), True, Path.cwd())
     assert abs(int(found["mask"].sum()) - 8000) <= 1
     np.testing.assert_allclose(found[""][200:7800], tone(0.5, 16_000)[200:7800], atol=5e-3)
+
+
+def test_eight_channels_at_the_highest_rate_are_one_sound(tmp_path):
+    path = tmp_path / "studio.flac"
+    soundfile.write(path, np.repeat(tone(0.2, 192_000)[:, None], 8, 1), 192_000, subtype="PCM_24")
+    sound = open_sound(path)
+    assert sound.rate == 192_000 and sound.samples.shape == (38_400,)
+    assert len(tensors(sound, SoundProcessor(rate=16_000, samples=8000), True, tmp_path)[""]) == 8000
 
 
 def patched(path: Path, offset: int, form: str, number: int) -> None:
