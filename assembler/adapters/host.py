@@ -302,7 +302,7 @@ class Host:
 
     def _check_callable(self, site: str, path: str) -> None:
         module = self.root.get_submodule(path)
-        if width_of(module, out=True) is None:
+        if width_of(module, out=True) is None or not foldable(module):
             raise AssemblerError(f"site {site} is a {type(module).__name__} ({path}); name a linear, such as attn.q")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,9 @@ class Context(nn.Module):
         self.blocks = nn.ModuleList(separable(channels, channels, 3, stride, depthwise) for stride in strides)
         self.patch = patch
         self.tokens: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "tokens": None}  # what was seen is no part of a copy
 
     def forward(self, image: Tensor) -> Tensor:
         x, maps = self.stem(image), []

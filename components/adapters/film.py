@@ -39,9 +39,13 @@ class Film(AdapterPart):
         return [on_vit(cls.type, 2 * (2 * VIT_LAYERS + 1) * VIT_WIDTH), (convolved, 2 * channels)]
 
     def inject(self, on: Host) -> None:
+        from assembler.adapters.tap import foldable
+        from assembler.errors import AssemblerError
         from components.adapters._film import Film as Module
         from components.adapters._film import behind_depthwise
 
         for site in on.norms():
+            if not foldable(on.module(site)):
+                raise AssemblerError(f"{site} is a {type(on.module(site)).__name__}; FiLM is of layer and batch norms")
             if self.after == "norms" or "layers." not in site or behind_depthwise(on.root, on.place(site).path):
                 on.weight(Module(on.width(f"{site}.out")), site)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,7 @@ class SpeechBottleneck(Houlsby):
     """
 
     type = "adapter.speech_bottleneck"
+    families: ClassVar[tuple[str, ...] | None] = ("wav2vec2", "whisper", "ast")
 
     size: int = Field(32, ge=1, le=65_536, description="m, the inner width")
     after: list[Literal["attn", "mlp"]] = Field(["mlp"], min_length=1, description="the sub-layers")

@@ -1,5 +1,7 @@
 """Cloud-Adapter: patches attend to a convolutional view of the image."""
 
+import copy
+
 import pytest
 import torch
 
@@ -47,6 +49,13 @@ def test_it_compiles_to_one_graph():
     torch._dynamo.reset()
     compiled = case.out(torch.compile(host, backend="eager", fullgraph=True)(**case.batch))
     torch.testing.assert_close(compiled, case.run(host))
+
+
+def test_a_copy_in_the_middle_of_training_is_one_of_the_weights():
+    host, case = host_of("vit"), HOSTS["vit"]
+    CloudAdapter(**SMALL).attach(host, "tune", seed=0)
+    case.run(host).sum().backward()
+    assert torch.equal(case.run(copy.deepcopy(host)), case.run(host))
 
 
 def test_a_host_that_cuts_no_patches_is_refused():

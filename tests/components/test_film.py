@@ -5,7 +5,9 @@ import timm
 import torch
 
 from assembler.adapters.book import adapters_of
+from assembler.errors import AssemblerError
 from components.adapters.film import Film
+from tests.conformance.hosts import host_of
 
 
 @pytest.fixture
@@ -37,6 +39,11 @@ def test_the_stem_the_depthwise_filters_and_the_head_have_it(tower):
     keys = Film(host="host", after="depthwise").attach(tower, "tune", seed=0)
     places = sorted({key.split(".")[2] for key in keys})
     assert places == ["embed_norm", "final", "stage3_layers_0_norm2", "stage4_layers_0_norm2"]
+
+
+def test_a_norm_of_another_kind_is_refused():
+    with pytest.raises(AssemblerError, match="norm1 is a LlamaRMSNorm; FiLM is of layer and batch norms"):
+        Film(host="host").attach(host_of("llama"), "tune", seed=0)
 
 
 def test_in_training_it_scales_what_is_normed_by_the_batch(tower):
