@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from assembler.adapters.host import Host
+    from assembler.adapters.prepare import Trial
     from assembler.adapters.tap import Insert
     from assembler.graph import Graph
 
@@ -228,6 +229,18 @@ class AdapterPart(Part):
         from assembler.adapters.book import attach
 
         return attach(self, host, name, seed, wires, composition)
+
+    def unprepared(self) -> str:
+        """Why the adapter must be prepared before it learns; empty where it need not be."""
+        return ""
+
+    def prepare(self, trial: Trial) -> None:
+        """Set what does not learn, such as masks and bases, from the rows of a data set or from other adapters' files.
+
+        Raises:
+            AssemblerError: what it was given says nothing about it.
+        """
+        raise AssemblerError(f"{self.type} has nothing to prepare; train it")
 
     def peft_config(self, inserts: Mapping[str, Insert]) -> dict[str, Any] | None:
         """The adapter as PEFT's config, or None where PEFT cannot say what it is."""

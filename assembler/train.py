@@ -107,6 +107,10 @@ def _admit(run: Run, spec: Spec, resume: bool) -> None:
     graph = check(spec).require()
     if not graph.document.stages:
         raise AssemblerError(f"{spec.path}: there are no `stages`; add one, such as {{name: align, train: [bridge]}}")
+    for name, part in graph.adapters.items():
+        if part.weights == "random" and (why := part.unprepared()):
+            command = f"assembler adapters prepare {spec.path} {name} --out FOLDER"
+            raise AssemblerError(f"{spec.path}: adapters.{name}: {why}; run `{command}` and set `weights: file:FOLDER`")
     if not run.spec_path.exists():
         if resume:
             raise AssemblerError(f"{run.folder} is not a run yet, so there is nothing to resume; leave --resume out")

@@ -21,8 +21,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from assembler.adapters.book import adapters_of
 from assembler.adapters.files import load_adapter
 from benchmarks._peak import peak_bytes
+from components.adapters._shira import Switch
 from components.adapters.lora import Lora
 from components.adapters.router import Router
+from components.adapters.shira import Shira
 
 SIZE = {"vocab_size": 4000, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 6}
 SIZE |= {"num_attention_heads": 9, "num_key_value_heads": 3}
@@ -32,6 +34,7 @@ METHODS: dict[str, Callable[[], Any]] = {
     "LoRA on q, v": lambda: peft.LoraConfig(r=8, target_modules=["q_proj", "v_proj"], **LM),
     "LoRA on all linears": lambda: peft.LoraConfig(r=8, target_modules=ALL, **LM),
     "DoRA on q, v": lambda: peft.LoraConfig(r=8, target_modules=["q_proj", "v_proj"], use_dora=True, **LM),
+    "SHiRA on q, v": lambda: peft.ShiraConfig(r=8, target_modules=["q_proj", "v_proj"], random_seed=0),
     "(IA)3": lambda: peft.IA3Config(
         target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"], **LM
     ),
@@ -135,6 +138,35 @@ def many(ids: Tensor, pairs: int) -> list[tuple[str, str, str]]:
     return [*found, ("switching the active LoRA of 64", f"{1e3 * statistics.median(times):.2f} ms", "-")]
 
 
+SMOL = {"vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
+SMOL |= {"num_attention_heads": 9, "num_key_value_heads": 3}
+"""SmolLM2-135M; what the weights are does not change how long they take to write."""
+
+
+def switching() -> list[tuple[str, str, str]]:
+    """Merged SHiRAs by turns: as many entries as LoRAs of rank 4 have, in whole rows and the diagonal, and at random."""
+    found = []
+    for mask, target in (("struct", "< 1 ms"), ("random", "-")):
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(LlamaConfig(**SMOL)).requires_grad_(False)
+        for seed, name in enumerate(("one", "two")):
+            new = Shira(host="h", rank=4, mask=mask, seed=seed).attach(model, name, seed)
+            for key in new:
+                torch.nn.init.normal_(model.get_parameter(key), std=0.01)
+        book = adapters_of(model)
+        assert book is not None
+        count = sum(p.numel() for p in book.modules["one"].parameters())
+        switch, times = Switch(book, ("one", "two")), []
+        for index in range(200):
+            start = time.perf_counter()
+            switch.to("two" if index % 2 else "one")
+            times.append(time.perf_counter() - start)
+        low, middle, high = (1e3 * t for t in statistics.quantiles(times[20:], n=4))
+        what = f"switching a merged SHiRA of {count:,} entries ({mask}) in SmolLM2-135M"
+        found.append((what, f"{middle:.2f} ms (quartiles {low:.2f} to {high:.2f})", target))
+    return found
+
+
 def bare() -> nn.Module:
     """The host alone, with a gradient to its embeddings so that it has a backward."""
     model = copy.deepcopy(host())
@@ -146,4 +178,4 @@ def rows(pairs: int = 30) -> list[tuple[str, str, str]]:
     """(what, figure, target)."""
     ids = torch.randint(0, SIZE["vocab_size"], (4, 128), generator=torch.Generator().manual_seed(0))
     found = [row for name in METHODS for row in beside_peft(name, ids, pairs)]
-    return [*found, *many(ids, pairs)]
+    return [*found, *many(ids, pairs), *switching()]

@@ -112,6 +112,13 @@ TEXT_ROWS: tuple[Row, ...] = (
     ),
 )
 
+APLA = {"type": "adapter.apla", "host": "eyes"}
+MORE_ROWS: tuple[Row, ...] = (
+    Row("58 shira", "shira", "LLaMA-7B, as LoRA of r=32", ("tune",), "56,098,816", "computed"),
+    Row("118 apla", "apla", "ViT-B/16, r=8", ("tune",), "73,824", "computed"),
+    Row("118 apla", "apla", "ViT-B/16, all", ("tune",), "7,087,104", "computed", {"tune": APLA}),
+)
+
 
 def speech(card: str, spec: str, what: str, figure: str, source: str = "computed", **part: Any) -> Row:
     """A method on the encoder of a spec for sound."""
@@ -250,6 +257,7 @@ ROWS: tuple[Row, ...] = (
     *SPEECH_ROWS,
     *PICTURE_ROWS,
     Row("33 glora", "glora", "ViT-B/16, supernet of r=4", ("tune",), "1,603,776", "computed"),
+    *MORE_ROWS,
 )
 """By card; a method's `computed` figures were worked out apart from this code, and nobody published them."""
 

@@ -1,4 +1,4 @@
-"""`assembler adapters`: list, show, extract, merge and diff adapters that lie in files."""
+"""`assembler adapters`: list, show, extract, prepare, merge and diff adapters that lie in files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from assembler.commanding import command_on, print_json
 from assembler.errors import AssemblerError
 
-app = typer.Typer(no_args_is_help=True, help="Adapters in files: list, show, extract, merge, diff.")
+app = typer.Typer(no_args_is_help=True, help="Adapters in files: list, show, extract, prepare, merge, diff.")
 command = command_on(app)
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of an adapter.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -59,6 +59,21 @@ def extract(
 
     extracted(run, name, out)
     typer.echo(f"next: assembler adapters show {out}")
+
+
+@command("assembler adapters prepare exports/gallery/kore.yaml tune --rows 256 --out exports/adapters/tune")
+def prepare(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A spec with the adapter.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An adapter of it.", show_default=False)],
+    out: Out,
+    rows: Annotated[int, typer.Option(min=1, help="How many rows of its data to look at.")] = 256,
+) -> None:
+    """Find what of an adapter does not learn (masks, null spaces, bases) on a spec's data, and write it as a file."""
+    from assembler.adapters.prepare import prepare as prepared
+    from assembler.spec import read
+
+    prepared(read(spec), name, out, rows)
+    typer.echo(f"next: `weights: file:{out}` in the adapter of the spec to train")
 
 
 @command(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from assembler.adapters.book import Book, adapters_of, book_of
 from assembler.adapters.host import Host
+from assembler.anatomy import joined
 from assembler.errors import AssemblerError, told
 from assembler.files import aside, write_text
 from assembler.part import AdapterPart
@@ -187,12 +188,24 @@ def fill(host: nn.Module, name: str, file: AdapterFile) -> None:
             raise AssemblerError(f"{place}: {key} is {shapes}; the file was made for {made_for}")
         if given[key].is_floating_point() and not given[key].isfinite().all():
             raise AssemblerError(f"{place}: {key} holds values that are no numbers; the file is damaged")
+        if given[key].is_floating_point() != tensor.is_floating_point():
+            raise AssemblerError(f"{place}: {key} is {given[key].dtype}, not {tensor.dtype}; the file is damaged")
+    _check_places(book.modules[name], given, place)
     extra = sorted(set(given) - set(own))
     if extra:
         raise AssemblerError(f"{place}: {extra[0]} belongs to nothing here; the file was made for {made_for}")
     for key, tensor in own.items():
         if not tensor.is_meta:
             tensor.copy_(given[key])
+
+
+def _check_places(adapter: nn.Module, given: Mapping[str, Tensor], place: Path) -> None:
+    """Numbers of rows or entries lie in what they number; a module says by `limits` how many there are."""
+    for path, module in adapter.named_modules():
+        for name, limit in getattr(module, "limits", {}).items():
+            numbers = given[joined(path, name)]
+            if numbers.numel() and not (numbers.min() >= 0 and numbers.max() < limit):
+                raise AssemblerError(f"{place}: {path}.{name} points outside of a weight; the file is damaged")
 
 
 def site_of(on: Host, path: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from assembler.adapters.files import pattern_of, site_of
@@ -14,6 +15,7 @@ from assembler.errors import AssemblerError
 
 if TYPE_CHECKING:
     from components.adapters.lora import Lora
+    from components.adapters.shira import Shira
 
 ROOT = "base_model.model."
 LINEAR = {"lora_A.weight": "lora_A.weight", "lora_B.weight": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
@@ -124,6 +126,56 @@ def ia3_options(config: Mapping[str, Any], keys: Sequence[str], on: Host) -> dic
             raise AssemblerError("the adapter scales other layers' outputs than inputs; load it as several")
         found["inputs"] = inputs["sites"]
     return found
+
+
+def shira_config(part: Shira, inserts: Mapping[str, Insert]) -> dict[str, Any] | None:
+    """SHiRA as PEFT's config; None where a slice is changed, or not as many entries as LoRA has."""
+    if part.mask == "struct" or part.scale != 1 or any(insert.point.of > 1 for insert in inserts.values()):
+        return None
+    return {
+        "peft_type": "SHIRA",
+        "r": part.rank,
+        "mask_type": "random",
+        "random_seed": part.seed,
+        "target_modules": [insert.point.path for insert in inserts.values()],
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+
+
+def to_shira(inserts: Mapping[str, Insert], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Values by PEFT's names, and the rows and columns of their entries: [2, n]."""
+    found = {}
+    for key, insert in inserts.items():
+        module: Any = insert.module
+        flat, path = tensors[f"{key}.indices"], f"{ROOT}{insert.point.path}"
+        found[f"{path}.shira_weight"] = tensors[f"{key}.values"]
+        found[f"{path}.shira_indices"] = torch.stack([flat // module.shape[1], flat % module.shape[1]]).int()
+    return found
+
+
+def from_shira(inserts: Mapping[str, Insert], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same back; without entries, as older files are, those that the seed draws."""
+    rest, found = dict(tensors), {}
+    for key, insert in inserts.items():
+        module: Any = insert.module
+        path = f"{ROOT}{insert.point.path}"
+        own = {f"{path}.shira_weight": f"{key}.values", f"{path}.shira_indices": f"{key}.indices"}
+        found |= {ours: rest.pop(theirs) for theirs, ours in own.items() if theirs in rest}
+        entries = found.get(f"{key}.indices", module.indices)
+        found[f"{key}.indices"] = (
+            entries[0].long() * module.shape[1] + entries[1].long() if entries.dim() == 2 else entries
+        )
+    return {**found, **rest}
+
+
+def shira_options(config: Mapping[str, Any], keys: Sequence[str], on: Host) -> dict[str, Any]:
+    """The fields of `adapter.shira` for a file of PEFT's."""
+    if config.get("modules_to_save"):
+        raise AssemblerError("its `modules_to_save` is not taken here; save the adapter without it")
+    paths = dict.fromkeys(key.removeprefix(ROOT).removesuffix(".shira_weight") for key in keys if "shira_weight" in key)
+    sites = pattern_of([site_of(on, path) for path in paths])
+    return {**sites, "rank": config.get("r"), "seed": config.get("random_seed")}
 
 
 def prefix_config(length: int, inserts: Mapping[str, Insert]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from components.adapters.ia3 import Ia3
 from components.adapters.llama_adapter import LlamaAdapter
 from components.adapters.lora import Lora
 from components.adapters.prefix import Prefix
+from components.adapters.shira import Shira
 from components.adapters.soft_prompt import SoftPrompt
 from tests.conformance.hosts import HOSTS, host_of
 
@@ -29,6 +30,7 @@ CONFIGS = {
     "lora of an embedding": ("llama", peft.LoraConfig(r=2, target_modules=["embed_tokens", "down_proj"])),
     "lora of Conv1D": ("gpt2", peft.LoraConfig(r=2, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)),
     "lora of a convolution": ("vit", peft.LoraConfig(r=2, target_modules=["projection"])),
+    "shira": ("llama", peft.ShiraConfig(r=2, random_seed=7, target_modules=QV)),
     "ia3": ("llama", peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], **LM)),
     "adaption prompt": ("llama", peft.AdaptionPromptConfig(adapter_len=3, adapter_layers=1, **LM)),
     "prompt": ("llama", peft.PromptTuningConfig(num_virtual_tokens=3, **LM)),
@@ -39,6 +41,7 @@ OURS = {
     "dora": ("llama", Lora(host="h", rank=2, dora=True)),
     "embedding": ("llama", Lora(host="h", rank=2, sites="embed")),
     "Conv1D": ("gpt2", Lora(host="h", rank=2, sites="layers.*.attn.qkv", layers=[-1])),
+    "shira": ("llama", Shira(host="h", rank=2, sites="layers.*.attn.{q,v}", mask="magnitude")),
     "ia3": ("llama", Ia3(host="h")),
     "adaption prompt": ("llama", LlamaAdapter(host="h", length=3, gates="layer", squash=False)),
     "prompt": ("llama", SoftPrompt(host="h", length=3)),
