@@ -421,6 +421,8 @@ def _check_stages(graph: Graph) -> None:
                 operation = {"op": "set", "path": ["nodes", name, "freeze"], "value": False}
                 _add(graph, message, keys, node=name, fix=Fix(f"unfreeze {name}", (operation,)))
         for place, name in enumerate(stage.objectives or ()):
+            if name in graph.adapters and graph.adapters[name].gives_loss():
+                continue
             if name not in document.nodes:
                 near = nearest(name, document.nodes)
                 keys = ("stages", index, "objectives", place)

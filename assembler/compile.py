@@ -56,7 +56,9 @@ class Assembly(nn.Module):
         plan: the calls, in order.
         ragged: nodes whose values come with a mask, in the batch as `NAME_mask`.
         adapters: adapter name -> names of its parameters in this module.
-        counted: the nodes whose losses count; all where it is None.
+        hosts: adapter name -> the node that it is put into.
+        counted: the nodes and adapters whose losses count; all where it is None.
+        consistency: weight of the divergence of two runs of a batch in training; with 0 there is one run.
     """
 
     def __init__(self, modules: dict[str, nn.Module], plan: list[Step], ragged: frozenset[str] = frozenset()) -> None:
@@ -67,7 +69,9 @@ class Assembly(nn.Module):
         self.adapters: dict[str, list[str]] = {}
         self.trained: frozenset[str] = frozenset()
         self.counted: tuple[str, ...] | None = None
-        self._auxiliaries: list[tuple[str, Any]] = []
+        self.consistency = 0.0
+        self.hosts: dict[str, str] = {}
+        self._auxiliaries: list[tuple[set[str], Any]] = []
         self.refresh()
 
     def refresh(self) -> None:
@@ -76,14 +80,23 @@ class Assembly(nn.Module):
         self.wires: dict[tuple[str, str], Wire] = {
             (name, port): wire for book in books for name in book.names for port, wire in book.wires(name).items()
         }
+        mine = {
+            module: name for book in books for name in book.names for module in book.modules[name].modules()
+        }  # an adapter's own loss may count without its host's
         named = [(node, module) for node, host in self.nodes.items() for module in host.modules()]
-        self._auxiliaries = [(node, module) for node, module in named if hasattr(type(module), "auxiliary_loss")]
+        self._auxiliaries = [
+            ({node, mine.get(module, node)}, module)
+            for node, module in named
+            if hasattr(type(module), "auxiliary_loss")
+        ]
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         for _, module in self._auxiliaries:
             module.auxiliary_loss = None
         values = self.values(batch)
         losses = self.losses(values)
+        if self.consistency and self.training:
+            losses.append(self.consistency * self._apart(values, self.values(batch)))
         if not losses:
             return {"output": values[self.plan[-1].node]}
         found = {"loss": losses[0] if len(losses) == 1 else torch.stack(losses).sum()}
@@ -91,12 +104,23 @@ class Assembly(nn.Module):
         logits = next((output["logits"] for output in outputs if "logits" in output), None)
         return found if logits is None else {**found, "logits": logits}
 
+    def _apart(self, one: dict[str, Any], two: dict[str, Any]) -> Tensor:
+        """The symmetric KL divergence of two runs' logits [B, C], a sum over the heads that count."""
+        counted = [step.node for step in self.plan if self.counted is None or step.node in self.counted]
+        pairs = [(one[n]["logits"], two[n]["logits"]) for n in counted if isinstance(one.get(n), dict)]
+        if not pairs or any(first.dim() != 2 for first, _ in pairs):
+            raise AssemblerError(
+                "`consistency` compares the classes that heads predict, and here are none; leave it out"
+            )
+        logs = [(first.float().log_softmax(-1), second.float().log_softmax(-1)) for first, second in pairs]
+        return torch.stack([((p.exp() - q.exp()) * (p - q)).sum(-1).mean() for p, q in logs]).sum()
+
     def losses(self, values: dict[str, Any]) -> list[Tensor]:
         """The losses that count among `values`, times their weights, and the auxiliary ones that their modules left."""
         counted = self.counted
         given = [step for step in self.plan if isinstance(values.get(step.node), dict)]
         own = [step.weight * values[step.node]["loss"] for step in given if counted is None or step.node in counted]
-        found = [module.auxiliary_loss for node, module in self._auxiliaries if counted is None or node in counted]
+        found = [module.auxiliary_loss for by, module in self._auxiliaries if counted is None or by & set(counted)]
         return own + [loss for loss in found if loss is not None]
 
     def values(self, batch: dict[str, Tensor], only: Collection[str] | None = None) -> dict[str, Any]:
@@ -132,14 +156,15 @@ class Assembly(nn.Module):
 
     def needed(self, given: Collection[str] = (), only: Collection[str] | None = None) -> set[str]:
         """The nodes to compute where the values of `given` are there: for `only` these, or the losses that count."""
-        wanted = set(only if only is not None else self.counted or (step.node for step in self.plan))
+        asked = only if only is not None else self.counted or [step.node for step in self.plan]
+        wanted = {self.hosts.get(name, name) for name in asked}
         for step in reversed(self.plan):
             if step.node in wanted and step.node not in given:
                 wanted.update(step.needs)
         return wanted - set(given)
 
     def only(self, objectives: Sequence[str] | None) -> None:
-        """Count the losses of these nodes alone, and compute only what they need; None counts all."""
+        """Count the losses of these nodes and adapters alone, and compute only what they need; None counts all."""
         self.counted = None if objectives is None else tuple(objectives)
         for node, module in self.nodes.items():
             if hasattr(type(module), "asked"):
@@ -298,6 +323,7 @@ def _attach(graph: Graph, assembly: Assembly, load: bool) -> None:
         except AssemblerError as error:
             place = graph.spec.place("adapters", name)
             raise AssemblerError(f"{graph.spec.path}:{place.line}:{place.column}: adapters.{name}: {error}") from error
+        assembly.hosts[name] = part.host
         assembly.adapters[name] = [f"nodes.{part.host}.{key}" for key in new]
     for node, composition in graph.document.compose.items():
         book = adapters_of(assembly.nodes[node])

@@ -33,7 +33,9 @@ class Strict(BaseModel):
 class Stage(Strict):
     """One stretch of training: which nodes and adapters learn, on whose losses, for how long and how fast.
 
-    `objectives` names the nodes whose losses count, all by default; what no such node needs is not computed.
+    `objectives` names the nodes and adapters whose losses count, all by default; what none of them needs is not
+    computed. With `consistency` every batch runs twice, and that times the symmetric KL divergence of the two
+    predictions is added.
     """
 
     name: str = Field(pattern=ID)
@@ -46,6 +48,7 @@ class Stage(Strict):
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     weight_decay: float = Field(0.0, ge=0, le=10)
     clip: float = Field(1.0, gt=0)
+    consistency: float = Field(0.0, ge=0, le=1000)
     save_every: int = Field(50, ge=1)
     precision: Literal["fp32", "bf16"] = "fp32"
 

@@ -163,6 +163,7 @@ def _run_stage(
 ) -> None:
     assembly.train_only(stage.train)
     assembly.only(stage.objectives)
+    assembly.consistency = stage.consistency
     features = kept(graph, assembly, batches, rows, int(cache * GIB), stage.precision) if cache else None
     folder = run.stage(stage.name)
     checkpoint = _last_checkpoint(folder)

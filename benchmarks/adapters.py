@@ -144,7 +144,7 @@ SMOL |= {"num_attention_heads": 9, "num_key_value_heads": 3}
 
 
 def switching() -> list[tuple[str, str, str]]:
-    """Merged SHiRAs by turns: as many entries as LoRAs of rank 4 have, in whole rows and the diagonal, and at random."""
+    """Merged SHiRAs by turns: the entries of a LoRA of rank 4, in whole rows and the diagonal, or at random."""
     found = []
     for mask, target in (("struct", "< 1 ms"), ("random", "-")):
         torch.manual_seed(0)

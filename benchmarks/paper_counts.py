@@ -112,11 +112,36 @@ TEXT_ROWS: tuple[Row, ...] = (
     ),
 )
 
+SPARSE_HOULSBY = {"type": "adapter.houlsby", "size": 64, "norms": False, "init": "bert"}
+SPARSE = {"tune": {"type": "adapter.sparse_adapter", "host": "tasks", "adapter": SPARSE_HOULSBY}}
+LORA32 = {**lora(32), "host": "tasks"}
+SPARSE_MOA = {"type": "adapter.moa", "host": "talk", "sparse": True}
 APLA = {"type": "adapter.apla", "host": "eyes"}
 MORE_ROWS: tuple[Row, ...] = (
     Row("58 shira", "shira", "LLaMA-7B, as LoRA of r=32", ("tune",), "56,098,816", "computed"),
     Row("118 apla", "apla", "ViT-B/16, r=8", ("tune",), "73,824", "computed"),
     Row("118 apla", "apla", "ViT-B/16, all", ("tune",), "7,087,104", "computed", {"tune": APLA}),
+    Row(
+        "61 sparse-adapter",
+        "sparse-adapter",
+        "RoBERTa-base, two of 64, dense",
+        ("tune",),
+        "2,379,264",
+        "computed",
+        SPARSE,
+    ),
+    Row("94 eigenlorax", "eigenlorax", "RoBERTa-base, K=8, r=32", ("tune",), "12K", "image of the paper's table 2"),
+    Row("94 eigenlorax", "eigenlorax", "RoBERTa-base, LoRA r=32", ("tune",), "1.2M", "the same", {"tune": LORA32}),
+    Row("30 kore", "kore", "LLaMA-7B, r=235", ("tune",), "319,569,920", "computed"),
+    Row("96 moa", "moa", "Llama-3.1-8B, soft", ("tune",), "24,520,288", "computed"),
+    Row("96 moa", "moa", "Llama-3.1-8B, sparse", ("tune",), "22,289,120", "computed", {"tune": SPARSE_MOA}),
+    Row("60 opamp-adapter", "opamp", "Llama-3.1-8B, every second layer", ("zoom",), "20,971,520", "computed"),
+    Row("105 meteora", "meteora", "Llama-3-8B, gates over 4 LoRAs", ("gate",), "4,980,736", "computed"),
+    Row("49 mosa", "mosa", "ViT-B/16, AdaptFormer of 64", ("tune",), "1,189,632", "computed"),
+    Row("89 mixda", "mixda", "RoBERTa-large, one domain", ("medical",), "2,624,000", "computed"),
+    Row("89 mixda", "mixda", "RoBERTa-large, gate over two", ("gate",), "", "no figure read"),
+    Row("25 pema", "pema", "LLaMA-7B, r=512", ("memory",), "6,291,456", "computed"),
+    Row("19 hyper-adapters", "hyper-adapters", "12 layers of 512, 612 inside", ("tune",), "82,340,640", "computed"),
 )
 
 

@@ -100,7 +100,8 @@ class Mix:
     """value + mixer([change_1, ..., change_n], *reads): a fusion or a router over its children.
 
     A router over adapters whose modules know how to work together, such as LoRAs, computes them all at once: no loop
-    over experts, whose number then hardly shows in the time.
+    over experts, whose number then hardly shows in the time. One that `picks` says by `chosen(*reads)` which few a
+    token takes and their gates, each [B, T, k], and only these are computed.
     """
 
     def __init__(self, children: Sequence[Computed | None], mixer: Insert) -> None:
@@ -116,7 +117,10 @@ class Mix:
         reads = self.mixer.given(value, cut)
         if self.experts:
             modules: list[Any] = [expert.module for expert in self.experts]
-            gates = self.mixer.module.gates(*reads)  # type: ignore[operator]
+            mixer: Any = self.mixer.module
+            if getattr(mixer, "picks", False) and hasattr(modules[0], "picked"):
+                return modules[0].picked(modules, *mixer.chosen(*reads), *self.experts[0].given(value, cut))
+            gates = mixer.gates(*reads)
             return modules[0].together(modules, gates, *self.experts[0].given(value, cut))
         changes = [torch.zeros_like(value) if c is None else c.change(value, cut) for c in self.children]
         if not hasattr(self.mixer.module, "gates"):

@@ -1,12 +1,11 @@
-"""What of an adapter does not learn but is found on data first: masks, bases, null spaces. `assembler adapters prepare`."""
+"""What of an adapter does not learn but is found before: masks, bases, null spaces. `assembler adapters prepare`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from assembler.adapters.book import Book, adapters_of
@@ -26,15 +25,15 @@ class Trial:
         host: the module that holds the adapter, untrained.
         name: the adapter's.
         base: the folder that paths in the spec start from.
-        rows: one dict of tensors for each row, as the model takes them; a single row has no padding.
-        loss: the loss of such a dict.
+        rows: gives a dict of tensors for each row, as `model` takes them; a single row has no padding.
+        model: the whole model, which answers with its loss.
     """
 
     host: nn.Module
     name: str
     base: Path
-    rows: Iterator[dict[str, Tensor]]
-    loss: torch.nn.Module
+    rows: Callable[[], Iterable[dict[str, Tensor]]]
+    model: nn.Module
 
     @property
     def book(self) -> Book:
@@ -60,8 +59,8 @@ class Trial:
             AssemblerError: there are no rows, or no loss.
         """
         number = 0
-        for row in self.rows:
-            found = self.loss(**row)
+        for row in self.rows():
+            found = self.model(**row)
             if "loss" not in found:
                 raise AssemblerError("no node gives a loss to prepare on; add a backbone or a head")
             yield found["loss"]
@@ -87,11 +86,14 @@ def prepare(spec: Spec, name: str, out: Path, rows: int) -> None:
         AssemblerError: there is no such adapter, it has nothing to prepare, or `out` exists.
     """
     from assembler.batches import Batches, split
+    from assembler.check import check
     from assembler.compile import compile_graph
     from assembler.fetching import fetched_graph
 
     if out.exists():
         raise AssemblerError(f"{out} exists already; choose another folder or remove it")
+    if spec.document is None:
+        check(spec).require()
     adapters = spec.tree.get("adapters") or {}
     if name not in adapters:
         raise AssemblerError(f"{spec.path}: there is no adapter {name[:80]}{nearest(name, adapters)}")
@@ -109,7 +111,7 @@ def prepare(spec: Spec, name: str, out: Path, rows: int) -> None:
 
     host = assembly.nodes[part.host]
     try:
-        part.prepare(Trial(host, name, graph.base, drawn(), assembly))
+        part.prepare(Trial(host, name, graph.base, drawn, assembly))
     except AssemblerError as error:
         raise AssemblerError(f"{spec.path}: adapters.{name}: {error}") from error
     save_adapter(host, name, out)

@@ -24,13 +24,13 @@ CONFIG = {
 }
 
 
-def on_llama(adapter: str, count: int | None, **options: Any) -> Example:
+def on_llama(adapter: str, count: int | None, /, **options: Any) -> Example:
     """The adapter in a tiny Llama, and the parameters its formula gives there."""
     lm = {"type": "backbone.causal_lm", "arch": "llama", "config": CONFIG, "prompt": "{question} {answer}"}
     return {"nodes": {"talk": lm}, "adapters": {"part": {"type": adapter, "host": "talk", **options}}}, count
 
 
-def on_vit(adapter: str, count: int | None, **options: Any) -> Example:
+def on_vit(adapter: str, count: int | None, /, **options: Any) -> Example:
     """The adapter in timm's smallest vision transformer, and the parameters its formula gives there."""
     nodes = {
         "photo": {"type": "input.image", "size": [32, 32]},

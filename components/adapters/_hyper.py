@@ -17,16 +17,16 @@ class Emitter(nn.Module):
     Args:
         inputs: t.
         shapes: name and shape of each tensor.
-        std: the weights are drawn from N(0, std^2); the biases are zero.
+        std: the weights are drawn from N(0, std^2), for each tensor or for all; the biases are zero.
     """
 
-    def __init__(self, inputs: int, shapes: dict[str, tuple[int, ...]], std: float) -> None:
+    def __init__(self, inputs: int, shapes: dict[str, tuple[int, ...]], std: float | dict[str, float]) -> None:
         super().__init__()
         self.shapes = shapes
         self.heads = nn.ModuleDict({name: nn.Linear(inputs, torch.Size(s).numel()) for name, s in shapes.items()})
-        for head in self.heads.values():
+        for name, head in self.heads.items():
             assert isinstance(head, nn.Linear)
-            nn.init.normal_(head.weight, std=std)
+            nn.init.normal_(head.weight, std=std[name] if isinstance(std, dict) else std)
             nn.init.zeros_(head.bias)
 
     def forward(self, condition: Tensor) -> dict[str, Tensor]:

@@ -41,11 +41,15 @@ class Gated(nn.Module):
 
     def forward(self, attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q [B, H, T, d], k and v [B, H_kv, S, d] -> [B, H, T, d]."""
+        beside = self.beside(attend, q, k)
+        return attend(q, k, v) + beside
+
+    def beside(self, attend: Attend, q: Tensor, k: Tensor) -> Tensor:
+        """The gated attention to the prompts: [B, H, T, d]."""
         prompts = self.tokens()
         key, value = (self._split(project(prompts), q.shape[0], k.shape[1]) for project in self.projections)
         gate = self.gate.tanh() if self.squash else self.gate
-        beside = attend.free(q, key, value) * gate.reshape(-1, 1, 1)  # [B, H, T, d]
-        return attend(q, k, v) + beside
+        return attend.free(q, key, value) * gate.reshape(-1, 1, 1)
 
     def _split(self, value: Tensor, batch: int, groups: int) -> Tensor:
         """[1 or B, P, H_kv d] -> [B, groups, P, d], repeated where the host repeats its keys before it attends."""

@@ -41,6 +41,16 @@ class LowRank(nn.Module):
         inner = F.linear(experts[0].dropout(x), down)
         return F.linear(inner * weights.to(inner.dtype), up)
 
+    @staticmethod
+    def picked(experts: list[LowRank], chosen: Tensor, gates: Tensor, x: Tensor) -> Tensor:
+        """The same for k experts a token, whose A and B are fetched: chosen and gates [B, T, k], x [B, T, in]."""
+        down = torch.stack([expert.lora_A.weight for expert in experts])[chosen]  # [B, T, k, r, in]
+        up = torch.stack([expert.lora_B.weight for expert in experts])[chosen]  # [B, T, k, out, r]
+        weights = gates * gates.new_tensor([expert.scale for expert in experts])[chosen]
+        inner = down.flatten(2, 3) @ experts[0].dropout(x).unsqueeze(-1)  # [B, T, k r, 1]
+        inner = inner.unflatten(2, down.shape[2:4]) * weights[..., None, None].to(inner.dtype)
+        return (up @ inner).sum(2).squeeze(-1)  # [B, T, out]
+
     def delta(self) -> Tensor:
         """The change of the weight: [out, in]."""
         return (self.lora_B.weight @ self.lora_A.weight) * self.scale

@@ -81,7 +81,7 @@ def largest_entries(scores: Tensor, count: int) -> Tensor:
 
 
 def choose(trial: Trial, by_weight: bool) -> None:
-    """Let every insert take the entries whose gradient on the trial's rows is largest, or the gradient times the weight."""
+    """Let every insert take the entries whose gradient on the trial's rows, or that times the weight, is largest."""
     from components.adapters._lora import Weight
 
     modules = {insert.at: cast(Sparse, insert.module) for insert in trial.inserts.values()}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @register
 class Apla(AdapterPart):
-    """W x + b with `rank` rows of W [out, in] and b that learn, of the output projection of attention (arXiv 2503.11335).
+    """W x + b of attention's output projection, where `rank` rows of W [out, in] and b learn (arXiv 2503.11335).
 
     The rows, drawn once for each layer, are the adapter's own copies of the host's, so that the start is the identity
     and merging writes them back. Without `rank` all rows learn.

@@ -77,12 +77,12 @@ def test_a_switch_there_and_back_restores_every_bit(mask):
 def test_entries_chosen_on_data_are_those_of_the_largest_score(mask):
     host, _ = with_shira(mask=mask, sites="layers.1.attn.q")
     weight = host.model.layers[1].self_attn.q_proj.weight
-    loss = CASE.run(host).pow(2).mean()
+    loss = goal_loss(CASE.run(host))
     (gradient,) = torch.autograd.grad(loss, weight)
     host.requires_grad_(False)
     wrapped = Loss(host)
     part = adapters_of(host).part("one")
-    part.prepare(Trial(host, "one", None, iter([CASE.batch]), wrapped))
+    part.prepare(Trial(host, "one", None, lambda: [CASE.batch], wrapped))
     scores = (gradient * weight if mask == "snip" else gradient).abs().flatten()
     chosen = adapters_of(host).inserts("one")["layers_1_attn_q"].module.indices
     assert chosen.tolist() == scores.topk(len(chosen)).indices.sort().values.tolist()
@@ -90,14 +90,19 @@ def test_entries_chosen_on_data_are_those_of_the_largest_score(mask):
 
 
 class Loss(nn.Module):
-    """The mean square of what a host gives, as a model of a spec gives its loss."""
+    """How far what a host gives is from a fixed goal, as a model of a spec gives its loss."""
 
-    def __init__(self, host: nn.Module) -> None:
+    def __init__(self, host: nn.Module, output: str = "logits") -> None:
         super().__init__()
-        self.host = host
+        self.host, self.output = host, output
 
     def forward(self, **batch):
-        return {"loss": self.host(**batch).logits.pow(2).mean()}
+        return {"loss": goal_loss(getattr(self.host(**batch), self.output))}
+
+
+def goal_loss(output: torch.Tensor) -> torch.Tensor:
+    goal = torch.randn(output.shape, generator=torch.Generator().manual_seed(2))
+    return (output - goal).pow(2).mean()
 
 
 def test_a_file_whose_entries_lie_outside_of_the_weight_is_refused(tmp_path):
