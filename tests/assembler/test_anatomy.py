@@ -7,7 +7,11 @@ import pytest
 import torch
 import transformers as tf
 from timm.layers import GluMlp, SwiGLUPacked
+from timm.models._efficientnet_builder import decode_arch_def
+from timm.models.efficientnet import EfficientNet
 from timm.models.eva import Eva
+from timm.models.mobilenetv3 import MobileNetV3
+from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -78,6 +82,19 @@ def hf(name: str, config: str, options: dict, sites: list[str]) -> Case:
 def timm(cls: type[nn.Module], sites: list[str], **options: object) -> Case:
     return lambda: cls(**TIMM, **options), [*sites, "head"]
 
+
+def convolved(name: str, sites: list[str]) -> Case:
+    """A network of a stage of one depthwise separable block and one of two inverted residuals."""
+    cls = {"EfficientNet": EfficientNet, "MobileNetV3": MobileNetV3}[name]
+    first = ["stage0.layers.0", *(f"stage0.layers.0.norm{n}" for n in (1, 2))]
+    second = ["stage1.layers.{i}", *(f"stage1.layers.{{i}}.norm{n}" for n in (1, 2, 3))]
+    named = ["embed", "embed_norm", "head", *first, *second, *sites]
+    stages = [["ds_r1_k3_s1_e1_c16"], ["ir_r2_k3_s2_e4_c24"]]
+    return lambda: cls(decode_arch_def(stages), stem_size=16, num_features=32, num_classes=3), named
+
+
+RESNET = [f"stage{s}.layers.0{leaf}" for s in range(4) for leaf in ("", ".norm1", ".norm2")]
+CLIPSEG = {**CLIP, "projection_dim": 16, "reduce_dim": 8, "decoder_num_attention_heads": 2, "extract_layers": [0, 1]}
 
 SANDWICH = [*GATED, "layers.{i}.norm1_out", "layers.{i}.norm2_out"]
 CASES: dict[str, Case] = {
@@ -152,6 +169,18 @@ CASES: dict[str, Case] = {
     "WhisperForAudioClassification": hf("WhisperForAudioClassification", "WhisperConfig", WHISPER, [*ENCODER, "head"]),
     "WhisperEncoder": (lambda: tf.WhisperModel(tf.WhisperConfig(**WHISPER)).encoder, ENCODER),
     "WhisperDecoder": (lambda: tf.WhisperModel(tf.WhisperConfig(**WHISPER)).decoder, [*ENCODER, *CROSS]),
+    "CLIPSegForImageSegmentation": hf(
+        "CLIPSegForImageSegmentation",
+        "CLIPSegConfig",
+        CLIPSEG,
+        [*TOWERS, "text", "text.head", "decoder.reduce.{i}"],
+    ),
+    "timm.models.efficientnet.EfficientNet": convolved("EfficientNet", ["final"]),
+    "timm.models.mobilenetv3.MobileNetV3": convolved("MobileNetV3", []),
+    "timm.models.resnet.ResNet": (
+        lambda: ResNet(BasicBlock, (1, 1, 1, 1), num_classes=3),
+        [*RESNET, "embed", "embed_norm", "head"],
+    ),
     "timm ViT": timm(VisionTransformer, FUSED),
     "timm ViT, mean pooled": timm(VisionTransformer, FUSED, global_pool="avg"),
     "timm ViT, packed SwiGLU": timm(
