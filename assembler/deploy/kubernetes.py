@@ -16,7 +16,7 @@ import yaml
 from assembler.bundle.runtime import Bundle
 from assembler.errors import AssemblerError
 from assembler.files import aside, write_text
-from assembler.serving.limits import Limits
+from assembler.serving.limits import read_limits
 
 PORT = 8000
 SERVING = (
@@ -57,7 +57,7 @@ def write_kubernetes(folder: Path, out: Path, image: str) -> None:
 def objects(name: str, image: str) -> list[dict[str, Any]]:
     """The Kubernetes objects. API keys come from a Secret of the name NAME-keys with the key `keys`, one a line."""
     labels = {"app": name}
-    seconds = int(Limits().request_seconds)
+    seconds = int(read_limits([], []).request_seconds)
     container = {
         "name": "server",
         "image": image,

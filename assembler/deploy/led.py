@@ -14,14 +14,14 @@ from assembler.bundle.runtime import Bundle
 from assembler.errors import AssemblerError
 from assembler.files import file_hash
 from assembler.serving.chat import read_medium
-from assembler.serving.limits import Limits
+from assembler.serving.limits import read_limits
 from assembler.serving.sampling import Text
 
 GRAPHS = "graphs.json"
 """What the graphs take and give: file -> {model, inputs: [[name, type, shape]], outputs: [name]}."""
 TEXT, SUFFIX = "text_", "suffix_"
 """What the names of texts, and of files' suffixes such as .ply, begin with."""
-LIMITS = Limits()
+LIMITS = read_limits([], [])
 Run = Callable[[str, dict[str, np.ndarray], list[str]], list[np.ndarray]]
 """Calls the model of a name with tensors and returns those that are wanted."""
 

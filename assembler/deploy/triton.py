@@ -24,7 +24,7 @@ from assembler.files import aside, write_text
 LEADER = Path(__file__).with_name("triton_model.py")
 BUNDLE = "bundle"
 """The folder, within the leading model's, of what it reads itself: manifest, tokenizer, vocabularies."""
-KINDS = {
+KINDS: dict[int, tuple[str, str]] = {
     onnx.TensorProto.FLOAT: ("TYPE_FP32", "float"),
     onnx.TensorProto.FLOAT16: ("TYPE_FP16", "float16"),
     onnx.TensorProto.INT64: ("TYPE_INT64", "int64"),
