@@ -193,6 +193,7 @@ def failure(status: int, message: str, headers: dict[str, str] | None = None) ->
     kind = "invalid_request_error" if status < 500 and status != 429 else "server_error"
     if status == 429:
         kind = "rate_limit_error"
+    message = message.encode("utf-8", "replace").decode()  # what was sent may hold half a character
     return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status, headers)
 
 

@@ -6,7 +6,7 @@ import time
 import uuid
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 UNSUPPORTED = {
     "tools": None, "functions": None, "tool_choice": None, "function_call": None, "logprobs": False,
@@ -17,6 +17,18 @@ UNSUPPORTED = {
 """Options of OpenAI's that a bundle does not have, and the value that asks for nothing."""
 
 
+def _whole(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("a text holds half a character; send whole ones") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+"""Characters that can be written down: JSON may hold halves of them."""
+
+
 class Open(BaseModel):
     """Takes keys that it does not know, since clients send many that change nothing."""
 
@@ -25,11 +37,11 @@ class Open(BaseModel):
 
 class TextPart(Open):
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class ImageUrl(Open):
-    url: str
+    url: Text
 
 
 class ImagePart(Open):
@@ -38,7 +50,7 @@ class ImagePart(Open):
 
 
 class AudioData(Open):
-    data: str
+    data: Text
     format: Annotated[str, Field(pattern=r"^[a-z0-9]{1,8}$")]
 
 
@@ -48,8 +60,8 @@ class AudioPart(Open):
 
 
 class FileData(Open):
-    file_data: str
-    filename: Annotated[str, Field(pattern=r"^[^/\\\x00]{1,200}$")]
+    file_data: Text
+    filename: Annotated[Text, Field(pattern=r"^[^/\\\x00]{1,200}$")]
 
 
 class FilePart(Open):
@@ -64,7 +76,7 @@ class Message(Open):
     """One message; its content is a text or a list of parts."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
+    content: Text | list[Part]
 
     @property
     def parts(self) -> list[Part]:
@@ -83,17 +95,17 @@ class ChatRequest(Open):
     where the prompt has several.
     """
 
-    model: str = ""
+    model: Text = ""
     messages: list[Message] = Field(min_length=1)
     temperature: float = Field(0.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    stop: str | list[str] | None = None
+    stop: Text | list[Text] | None = None
     seed: int | None = Field(None, ge=0, le=2**63)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    columns: dict[str, str] = {}
+    columns: dict[Text, Text] = {}
 
     @model_validator(mode="before")
     @classmethod

@@ -14,11 +14,13 @@ from assembler.part import Part
 from assembler.registry import register
 
 ROOT = Path(__file__).parents[2]
-CODE = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[1]
-"""The part that the README shows."""
-LAYERS = """
+ADAPTER, MODULE, PROJECTOR = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+"""What the README shows: an adapter, its torch module, and a projector."""
+LAYERS = f"""
 import torch
 
+
+{MODULE}
 
 class Mean(torch.nn.Module):
     def forward(self, x):
@@ -31,7 +33,7 @@ def elsewhere(tmp_path) -> dict[str, str]:
     """The environment of a computer on which such a package is installed."""
     (tmp_path / "my_package").mkdir()
     (tmp_path / "my_package" / "__init__.py").write_text("")
-    (tmp_path / "my_package" / "parts.py").write_text(CODE)
+    (tmp_path / "my_package" / "parts.py").write_text(PROJECTOR + "\n\n" + ADAPTER)
     (tmp_path / "my_package" / "_layers.py").write_text(LAYERS)
     info = tmp_path / "my_package-0.1.dist-info"
     info.mkdir()
@@ -46,11 +48,15 @@ def test_it_is_listed(elsewhere):
     assert "y = mean_t(x)" in json.loads(done.stdout)["projector.mean"]["about"]
 
 
-def test_it_runs_through_the_matrix(elsewhere):
-    command = [sys.executable, "-m", "pytest", "tests/conformance/test_matrix.py", "-k", "projector.mean", "-n0"]
+@pytest.mark.parametrize(
+    ("laws", "name", "least"),
+    [("test_matrix", "projector.mean", 9), ("test_matrix", "scale_shift", 11), ("test_adapters", "scale_shift", 20)],
+)
+def test_it_runs_through_the_matrix(elsewhere, laws, name, least):
+    command = [sys.executable, "-m", "pytest", f"tests/conformance/{laws}.py", "-k", name, "-n0"]
     done = subprocess.run(command, env=elsewhere, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-2000:]
-    assert int(done.stdout.rsplit(" passed", 1)[0].rsplit(None, 1)[-1]) >= 9
+    assert int(done.stdout.rsplit(" passed", 1)[0].rsplit(None, 1)[-1]) >= least
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,8 @@ HOSTILE = {
     "too long a prompt": ({"messages": [messages(0)[0], {"role": "user", "content": "x " * 600}]}, 400),
     "tools": ({**BODY, "tools": [{"type": "function"}]}, 422),
     "two answers": ({**BODY, "n": 2}, 422),
+    "half a character": ({"messages": [{"role": "user", "content": "\ud800"}]}, 422),
+    "half a name": ({**BODY, "columns": {"\ud800": "x"}}, 422),
     "another model": ({**BODY, "model": "gpt-4"}, 404),
     "a temperature of a sun": ({**BODY, "temperature": 5800}, 422),
     "no number": (b'{"messages": [{"role": "user", "content": "hi"}], "temperature": NaN}', 422),
