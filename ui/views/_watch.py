@@ -96,7 +96,7 @@ def _curves(workspace: Workspace, run: Run, names: list[str]) -> None:
     curves = {run.folder.name: training.curve(run)}
     known = sorted({key for row in curves[run.folder.name] for key in row} - {"stage", "step", "time", "loss"})
     with st.container(border=True):
-        metric_column, compare_column = st.columns([1, 2], vertical_alignment="bottom")
+        metric_column, compare_column = st.columns([1, 2])
         metric = metric_column.segmented_control("Plot", ["loss", *known], default="loss", key="metric") or "loss"
         others = [name for name in names if name != run.folder.name]
         compared = compare_column.multiselect("Compare with", others, key="compared", placeholder="Other runs")
@@ -120,12 +120,14 @@ def _chart(curves: dict[str, list[dict[str, Any]]], metric: str) -> None:
     values = [point["value"] for point in points]
     wide = min(values) > 0 and max(values) / min(values) > SPREAD
     domain = altair.Scale(type="log", domain=[min(values), max(values)]) if wide else altair.Scale(zero=False)
+    powers = [10.0**k for k in range(-12, 13) if min(values) <= 10.0**k <= max(values)]
+    scale = altair.Axis(values=powers, format="~g") if wide else altair.Axis(tickCount=5)
     chart = (
         altair.Chart(pandas.DataFrame(points))
         .mark_line(strokeWidth=1.75)
         .encode(
             x=altair.X("step:Q", title="step", axis=altair.Axis(tickMinStep=1, grid=False)),
-            y=altair.Y("value:Q", title=metric, scale=domain, axis=altair.Axis(tickCount=5)),
+            y=altair.Y("value:Q", title=metric, scale=domain, axis=scale),
             color=altair.Color("run:N", legend=altair.Legend(orient="top", title=None) if len(curves) > 1 else None),
             tooltip=["run:N", "stage:N", "step:Q", altair.Tooltip("value:Q", title=metric, format=".4g")],
         )

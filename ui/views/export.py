@@ -44,10 +44,8 @@ def _form(workspace: Workspace, runs: dict[str, Run]) -> None:
             [2, 2, 2, 1.3], vertical_alignment="bottom"
         )
         run = run_column.selectbox("Run", list(runs))
-        precision = precision_column.segmented_control(
-            "Weights of the decoder", PRECISIONS, default="fp32", help="fp32 equals torch; int8 and int4 are smaller"
-        )
-        precision = precision or "fp32"
+        about = "fp32 equals torch; the others are smaller, and how far each may drift is checked"
+        precision = precision_column.selectbox("Weights of the decoder", PRECISIONS, help=about)
         proposed = _free(workspace, f"{run}-{precision}")
         name = name_column.text_input("Name of the bundle", value=proposed, key=f"bundle-{proposed}")
         pressed = button_column.button("Export", type="primary", icon=":material/deployed_code:", width="stretch")

@@ -100,7 +100,8 @@ def _answers(talkers: dict[str, Talker], sample: dict[str, Any], example: dict[s
 
 
 def _speed(answer: Answer) -> str:
+    took = f"{1000 * answer.seconds:.0f} ms" if answer.seconds < 1 else f"{answer.seconds:.1f} s"
     if answer.tokens is None:
-        return f"{answer.seconds:.2f} s"
+        return took
     rate = f" · {answer.tokens / answer.seconds:.1f} tokens/s" if answer.tokens else ""
-    return f"{answer.tokens} tokens in {answer.seconds:.2f} s{rate}"
+    return f"{answer.tokens} tokens in {took}{rate}"
