@@ -15,6 +15,7 @@ RUN/.lock               held by the process that trains
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -157,11 +158,17 @@ class Run:
                 write_text(path, "".join(json.dumps(x) + "\n" for x in kept))
 
 
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file, one a line; a line that is not written to its end is left out."""
+def lines_of(path: Path, tail: int | None = None) -> list[dict[str, Any]]:
+    """The JSON objects of a file, or of its last `tail` bytes, one a line; a line that is not whole is left out."""
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if _whole(line)]
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        start = 0 if tail is None else max(0, end - tail)
+        file.seek(max(0, start - 1))
+        text = file.read().decode("utf-8", "replace")
+    lines = text.partition("\n")[2] if start else text  # from the first line that begins there
+    return [json.loads(line) for line in lines.splitlines() if _whole(line)]
 
 
 def _whole(line: str) -> bool:

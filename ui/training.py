@@ -19,6 +19,8 @@ from ui.workspace import Workspace
 State = Literal["running", "done", "stopped", "ended early"]
 RECENT = 50
 """Steps that the time left is reckoned from."""
+TAIL = 1 << 16
+"""Bytes of the metrics' end that tell how far a run is."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def _read(path: Path, changed: int) -> Document | None:
 
 def status(run: Run) -> Status:
     """How far a run is, from its folder alone."""
-    job, stages, rows = job_of(run), stages_of(run), lines_of(run.metrics_path)
+    job, stages, rows = job_of(run), stages_of(run), lines_of(run.metrics_path, TAIL)
     before, total = starts(stages), sum(stage.steps for stage in stages)
     last = rows[-1] if rows else None
     step = before.get(last["stage"], 0) + last["step"] if last else 0

@@ -1,11 +1,12 @@
 """A run is a process of its own: it is started, found again from its folder alone, stopped, resumed and deleted."""
 
+import json
 import time
 
 import pytest
 
 from assembler.errors import AssemblerError
-from assembler.runs import Run
+from assembler.runs import Run, lines_of
 from ui import training
 from ui.jobs import Job, command_line
 from ui.workspace import Workspace
@@ -30,7 +31,7 @@ stages:
 """
 
 
-def wait(condition, seconds=60):
+def wait(condition, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"
@@ -88,3 +89,14 @@ def test_a_folder_that_never_ran_is_no_run(workspace):
 def test_the_command_line_is_what_one_would_type(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert command_line(["train", str(tmp_path / "my specs" / "a.yaml")]) == "assembler train 'my specs/a.yaml'"
+
+
+def test_how_far_a_long_run_is_stands_at_the_end_of_its_metrics(tmp_path):
+    lines = [json.dumps({"stage": "s", "step": i, "loss": 1 / i, "note": "é"}) for i in range(1, 5000)]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("\n".join([*lines, '{"stage": "s", "st']), encoding="utf-8")
+    whole = lines_of(path)
+    assert [row["step"] for row in whole] == list(range(1, 5000))
+    for tail in (1, 40, 100, 1000, 10**9):
+        found = lines_of(path, tail)
+        assert found == whole[len(whole) - len(found) :] and len(found) >= min(len(whole), tail // 100 - 1)
