@@ -187,7 +187,7 @@ class Assembly(nn.Module):
         try:
             return self.values(batch)[target]
         finally:
-            self.counted = counted
+            self.only(counted)
 
     def of(self, name: str) -> list[str]:
         """Names of the parameters of a node, without its adapters', or of an adapter."""
@@ -198,8 +198,15 @@ class Assembly(nn.Module):
         return [key for key, _ in self.named_parameters() if key.startswith(prefix) and key not in foreign]
 
     def train_only(self, names: list[str]) -> None:
-        """Let exactly the parameters of these nodes and adapters learn; every other node goes to evaluation mode."""
+        """Let exactly the parameters of these nodes and adapters learn; every other node goes to evaluation mode.
+
+        Those that a module has for a loss that it is not `asked` for rest, as `only` has set it before.
+        """
         chosen = {key for name in names for key in self.of(name)}
+        for node, module in self.nodes.items():
+            if not getattr(module, "asked", True):
+                own: Any = module
+                chosen -= {f"nodes.{node}.{key}" for key in own.for_loss()}
         for key, parameter in self.named_parameters():
             parameter.requires_grad_(key in chosen)
         self.trained = frozenset(name for name in names if name not in self.adapters)

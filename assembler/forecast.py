@@ -69,8 +69,8 @@ def forecast(graph: Graph, assembly: Assembly, stage: Stage, text_tokens: int = 
     keeps for the backward. An LM is taken to get `text_tokens` words beside its slots' tokens.
     """
     with fake(assembly) as model:
-        model.train_only(stage.train)
         model.only(stage.objectives)
+        model.train_only(stage.train)
         model.train()
         batch = fake_batch(graph, stage.batch, text_tokens)
         learning = [p for p in model.parameters() if p.requires_grad]

@@ -156,12 +156,10 @@ class H5ad:
         return values
 
     def _looks_raw(self) -> bool:
-        """Raw counts are whole numbers from 0, in cells spread over the file."""
+        """Raw counts are whole numbers from 0, in cells spread over the file; damaged cells have no say."""
         step = max(1, self.cells // PROBED)
-        return all(
-            bool((row >= 0).all() and (row == np.round(row)).all())
-            for row in map(self._row, range(0, self.cells, step))
-        )
+        probed = (row for row in map(self._row, range(0, self.cells, step)) if np.isfinite(row).all())
+        return all(bool((row >= 0).all() and (row == np.round(row)).all()) for row in probed)
 
     def _genes(self) -> tuple[str, ...]:
         table = "var"

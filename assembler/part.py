@@ -44,7 +44,7 @@ class Part(BaseModel):
     order of `ports`. Those extras that are also `targets` exist only in learning; the module gets None for them when
     it serves. An `objective` returns a dict with `loss`; every other module returns one tensor, and may leave a scalar
     in its `auxiliary_loss` while it trains, which is added to the loss. Where the module of a node has `asked`, it is
-    set while the `objectives` of a stage name the node.
+    set while the `objectives` of a stage name the node, and what its `for_loss()` names learns only then.
 
     `masks` says what the part does with a ragged wire (samples of different lengths): it is `refused`; its module works
     on each position alone, so that the mask is `kept` and goes past it; or the module's `own` forward takes and gives

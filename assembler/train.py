@@ -161,9 +161,9 @@ def _run_stage(
     more: list[Watch],
     cache: float,
 ) -> None:
-    assembly.train_only(stage.train)
     assembly.only(stage.objectives)
     assembly.consistency = stage.consistency
+    assembly.train_only(stage.train)
     features = kept(graph, assembly, batches, rows, int(cache * GIB), stage.precision) if cache else None
     folder = run.stage(stage.name)
     checkpoint = _last_checkpoint(folder)

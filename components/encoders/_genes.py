@@ -48,6 +48,10 @@ class MaskedValues(nn.Module):
         self.hidden = nn.Parameter(torch.randn(width) * SPREAD) if rates else None
         self.head = nn.Linear(width, 1) if rates else None
 
+    def for_loss(self) -> list[str]:
+        """The parameters that only the guessing needs."""
+        return [key for key, _ in self.named_parameters() if key == "hidden" or key.startswith("head.")]
+
     def hide(self, values: Tensor, expression: Tensor) -> tuple[Tensor, Tensor | None]:
         """The embedded values [B, G, d] with some hidden, and which [B, G]; None outside of such learning."""
         if self.rates is None or self.hidden is None or not (self.asked and self.training):

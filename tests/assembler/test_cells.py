@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from assembler.batches import Batches, split
 from assembler.bundle.cells import expression_array
 from assembler.bundle.manifest import ExpressionProcessor
+from assembler.check import check
 from assembler.errors import AssemblerError
 from assembler.genes import places, plain, read_genes
 from assembler.h5ad import H5ad
 from assembler.readers import READERS
 from assembler.samples import Cell
+from assembler.spec import Document, Spec
 from components.datasets.h5ad import H5adCells
 from components.inputs.expression import ExpressionInput
 
@@ -191,6 +194,42 @@ def test_rows_are_cells_with_what_obs_says_of_them():
 def test_what_the_file_does_not_have_is_told(options, sentence):
     with pytest.raises(AssemblerError, match=rf"cells\.h5ad.*{sentence}"):
         rows_of(**options)
+
+
+def spec_of(genes: list[str], on_bad: str = "fail", **options):
+    nodes = {
+        "cell": {"type": "input.expression", "genes": genes},
+        "reads": {"type": "encoder.scmamba", "width": 16, "depth": 1, "output": "pooled"},
+        "sort": {"type": "head.classifier", "classes": 3},
+    }
+    options = {"path": str(EXAMPLE), "label": {"label": "cell_type"}, **options}
+    data = {"type": "dataset.h5ad", "options": options, "on_bad": on_bad}
+    tree = {"assembler": 1, "nodes": nodes, "edges": ["cell -> reads", "reads -> sort"], "data": data}
+    return check(Spec(EXAMPLE.parent / "cells.yaml", Document.model_validate(tree), tree))
+
+
+@pytest.mark.parametrize(
+    ("genes", "options", "sentence"),
+    [
+        (["Cd3d", "Gapdh"], {}, r"none of the 2 genes of the spec \(Cd3d, Gapdh\); its own \d+ are"),
+        (["CD3D"], {"matrix": "layers/log"}, "is normalised already, and `normalise: log1p_cp10k` wants raw counts"),
+    ],
+)
+def test_data_that_does_not_fit_the_spec_is_told_by_file_and_cell(genes, options, sentence):
+    graph = spec_of(genes, **options)
+    with pytest.raises(AssemblerError, match=rf"cells\.h5ad: cell \d+ \(cell\d+\): cell: a cell.*{sentence}"):
+        Batches(graph)(list(split(graph)[0][:2]))
+
+
+def test_bad_cells_are_left_out_and_counted_where_the_spec_says_so(tmp_path):
+    path = tmp_path / "some.h5ad"
+    path.write_bytes(EXAMPLE.read_bytes())
+    with h5py.File(path, "a") as file:
+        file["X/data"][0] = np.nan
+    graph = spec_of(["CD3D", "CD14", "ACTB"], on_bad="skip", path=str(path))
+    learned, held_out = split(graph)
+    assert len(learned) + len(held_out) == 11
+    assert [f"{path}: cell 0 holds values that are no numbers" in said for said in graph.bad.values()] == [True]
 
 
 def test_one_cell_in_a_file_of_its_own_is_a_sample_and_several_are_refused(tmp_path):
