@@ -42,9 +42,8 @@ def expression_array(cell: Cell, processor: ExpressionProcessor, base: Path) -> 
     where = np.asarray(places(wanted, cell.genes))
     if (where < 0).all():
         raise AssemblerError(
-            f"a cell has none of the {len(wanted):,} genes of the spec ({_some(wanted)}); its own "
-            f"{len(cell.genes):,} are {_some(cell.genes)}. Give symbols where the data has symbols and Ensembl ids where it has "
-            "ids"
+            f"a cell has none of the {len(wanted):,} genes of the spec ({_some(wanted)}); its own {len(cell.genes):,} "
+            f"are {_some(cell.genes)}. Give symbols where the data has symbols and Ensembl ids where it has ids"
         )
     _tell_missing(wanted, cell.genes, where)
     _check_kind(cell, processor)
