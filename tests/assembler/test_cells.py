@@ -33,6 +33,7 @@ def array(values, raw: bool, **knobs) -> np.ndarray:
         return expression_array(Cell(np.float32(values), GENES, raw), ExpressionProcessor(**knobs), Path.cwd())
 
 
+@settings(deadline=None)
 @given(values=counts, order=st.permutations(range(4)), ids=st.lists(st.booleans(), min_size=4, max_size=4))
 def test_genes_are_found_by_symbol_or_id_in_any_order(values, order, ids):
     names = [GENES[place].split("\t")[ids[place]] + (".12" if ids[place] else "") for place in order]
@@ -40,6 +41,7 @@ def test_genes_are_found_by_symbol_or_id_in_any_order(values, order, ids):
     assert found.tolist() == [*(values[place] for place in order), 0]
 
 
+@settings(deadline=None)
 @given(values=counts)
 def test_logarithms_are_of_ten_thousand_counts_a_cell_whatever_genes_are_asked_for(values):
     found = array(values, True, genes=("ACTB", "CD14"))
