@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,6 +15,11 @@ from assembler.bundle.processor import tensors
 from assembler.errors import AssemblerError
 from assembler.graph import Graph
 from assembler.rows import Placed, Plain, Row, Rows, Subset, as_rows
+
+
+def numbered(columns: Mapping[str, str], rows: Sequence[Row]) -> dict[str, Tensor]:
+    """For each wire of an adapter the whole numbers in a column: [B]."""
+    return {wire: torch.tensor([int(row[column]) for row in rows]) for wire, column in columns.items()}
 
 
 class Batches:
@@ -32,6 +38,9 @@ class Batches:
             part = graph.parts[node]
             if part.extras:
                 self.collators[node] = part.collator(node, graph)
+        for name, adapter in graph.adapters.items():
+            if columns := getattr(adapter, "rows", {}):
+                self.collators[name] = partial(numbered, columns)
 
     def __call__(self, rows: list[Row]) -> dict[str, Tensor]:
         return {**self.samples(rows), **self.extras(rows)}

@@ -367,6 +367,12 @@ def _check_data(graph: Graph) -> None:
     for node, item in graph.parts.items():
         wired = {edge.port for edge in graph.edges if edge.target == node}
         needs.update({name: (kind, node) for name, kind in item.columns(node, wired).items()})
+    for name, adapter in graph.adapters.items():
+        for wire, column in getattr(adapter, "rows", {}).items():
+            if has.get(column) != "label":
+                near = nearest(column, [key for key, kind in has.items() if kind == "label"])
+                message = f"adapters.{name}.rows: the data has no column {column[:80]} of whole numbers{near}"
+                _add(graph, message, ("adapters", name, "rows", wire), node=name)
     whole = len(graph.parts) == len(graph.document.nodes)
     for name in data.columns:
         if whole and name not in needs:

@@ -28,8 +28,8 @@ class Step:
 
     `targets` are those batch tensors that may be absent; `keeps_mask` is set where the mask of a ragged wire goes past
     the module, and `alone` where nothing of it sees more than one position, so that padding need not enter it; `feeds`
-    are the wires into the adapters on the node: adapter, port and source of each; `weight` is that of its loss, where
-    it gives one.
+    are the wires into the adapters on the node: adapter, port, and the node or batch tensor of each; `weight` is that
+    of its loss, where it gives one.
     """
 
     node: str
@@ -288,7 +288,14 @@ def _step(graph: Graph, node: str) -> Step:
         targets=frozenset(f"{node}_{key}" for key in part.targets),
         keeps_mask=keeps_mask,
         alone=keeps_mask and not graph.hosted(node),
-        feeds=tuple((name, e.port, e.source) for name in graph.hosted(node) for e in graph.incoming[name]),
+        feeds=tuple(
+            feed
+            for name in graph.hosted(node)
+            for feed in (
+                *((name, e.port, e.source) for e in graph.incoming[name]),
+                *((name, wire, f"{name}_{wire}") for wire in getattr(graph.adapters[name], "rows", {})),
+            )
+        ),
         weight=getattr(part, "weight", 1.0) if part.objective else 1.0,
     )
 

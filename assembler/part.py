@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from assembler.bundle.manifest import Processor
 from assembler.errors import AssemblerError
@@ -270,6 +270,26 @@ class AdapterPart(Part):
         book = adapters_of(host)
         if self.mergeable and book is not None and name in book.names:
             book.merge(name)
+
+
+class NumberedPart(AdapterPart):
+    """An adapter that is told a whole number for each row of the batch, such as its task, on wires of its own.
+
+    Attributes:
+        numbers: the wires; each is `on.wire(name, default)`, so that rows which are told nothing have the default.
+    """
+
+    numbers: ClassVar[tuple[str, ...]] = ()
+
+    rows: dict[str, str] = Field({}, description="wire -> column of the data that holds the number of each row")
+
+    @field_validator("rows")
+    @classmethod
+    def _known(cls, rows: dict[str, str]) -> dict[str, str]:
+        wrong = next((name for name in rows if name not in cls.numbers), None)
+        if wrong is not None:
+            raise ValueError(f"there is no wire {wrong[:80]!r}; there is {', '.join(cls.numbers)}")
+        return rows
 
 
 class MixerPart(AdapterPart):

@@ -198,10 +198,16 @@ def on_slice(
     if bias is None or shift is None:
         if shift is not None:
             raise AssemblerError(f"{point.path} has no bias, and the adapter gives one to a slice of it")
-        return torch.cat(rows), bias
+        return stacked(rows, weight), bias
     parts = list(bias.chunk(point.of, 0))
     parts[point.index] = shift
-    return torch.cat(rows), torch.cat(parts)
+    return stacked(rows, weight), torch.cat(parts)
+
+
+def stacked(rows: list[Tensor], like: Tensor) -> Tensor:
+    """Rows as one matrix that lies in memory as `like` does, so that products with it have the same bits."""
+    turned = like.dim() == 2 and like.T.is_contiguous() and not like.is_contiguous()
+    return torch.cat([row.T for row in rows], 1).T if turned else torch.cat(rows)
 
 
 def called_with(module: nn.Module, weight: Tensor, bias: Tensor | None, value: Tensor) -> Tensor:

@@ -39,9 +39,14 @@ class Sparse(nn.Module):
     def forward(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if self.probe is not None:
             return weight + self.probe, bias
-        flat = weight.reshape(-1)  # [out * in]
-        changed = flat[self.indices] + self.scale * self.values
-        return flat.scatter(0, self.indices, changed).view_as(weight), bias
+        turned = weight.T.is_contiguous() and not weight.is_contiguous()  # kept so, for the same bits come out
+        places = (
+            self.indices % self.shape[1] * self.shape[0] + self.indices // self.shape[1] if turned else self.indices
+        )
+        own = weight.T if turned else weight
+        flat = own.reshape(-1)  # [out * in]
+        changed = flat.scatter(0, places, flat[places] + self.scale * self.values).view(own.shape)
+        return changed.T if turned else changed, bias
 
     fold = forward
 

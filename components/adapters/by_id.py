@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from assembler.part import MixerPart
+from assembler.part import MixerPart, NumberedPart
 from assembler.registry import register
 from components.adapters._examples import on_vit
 
@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 
 
 @register
-class ById(MixerPart):
+class ById(NumberedPart, MixerPart):
     """a_i for the row whose number is i: of N adapters under `route`, each row of the batch takes one.
 
-    The numbers [B] are laid on the wire `ids` of the adapter, `book.wires(name)["ids"].lay(numbers)`; until then every
-    row takes the adapter `default`. Rows of different tasks so run in one batch. Parameters: 0.
+    The numbers [B] come from the column `rows: {ids: COLUMN}`, or are laid on the wire by hand,
+    `book.wires(name)["ids"].lay(numbers)`; until then every row takes the adapter `default`. Rows of different tasks so
+    run in one batch.
+    Parameters: 0.
     """
 
     type = "adapter.by_id"
     identity: ClassVar[bool] = False
+    numbers: ClassVar[tuple[str, ...]] = ("ids",)
 
     default: int = Field(0, ge=0, le=10_000, description="the adapter of rows that are told nothing")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from assembler.part import AdapterPart
+from assembler.part import NumberedPart
 from assembler.registry import register
 from components.adapters._examples import LAYERS, VIT_LAYERS, VIT_WIDTH, WIDTH, on_llama, on_vit
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 @register
-class HyperAdapter(AdapterPart):
+class HyperAdapter(NumberedPart):
     """x + W_up relu(W_down LN(x) + b_down) + b_up after every layer, all written by one network (arXiv 2205.10835).
 
     z = [source language; target language; layer], `embedding` numbers each, goes through a layer of `width` with ReLU
     and `blocks` residual ones, h + W2 relu(W1 LN(h)); a linear for each tensor then gives W_down [b, d], b_down,
     W_up [d, b], b_up and, with `norm`, gain (plus one) and shift of LN. `rescale` divides each by sqrt(width). The last
     linears are drawn so that what they write has about the deviation `std`, or that of a regular layer, 1 / sqrt(in),
-    where `std` is left out. Languages are numbers laid on the wires `source` and `target` [B or 1]; until then they are
+    where `std` is left out. Languages are numbers, from columns, `rows: {source: COLUMN, target: COLUMN}`, or else
     the fields. The host may learn beside it. With t = `embedding`, h = `width`, N = `languages`, L layers:
     Parameters: t * (2 * N + L) + 3 * t * h + h + blocks * (2 * (h * h + h) + 2 * h) + (h + 1) * (2 * d * b + b + d),
     and with `norm` (h + 1) * 2 * d.
@@ -30,6 +30,7 @@ class HyperAdapter(AdapterPart):
 
     type = "adapter.hyper_adapter"
     identity: ClassVar[bool] = False
+    numbers: ClassVar[tuple[str, ...]] = ("source", "target")
 
     languages: int = Field(51, ge=1, le=100_000, description="N")
     source: int = Field(0, ge=0, le=99_999, description="the source language of rows that are told nothing")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from assembler.part import MixerPart
+from assembler.part import MixerPart, NumberedPart
 from assembler.registry import register
 from components.adapters._examples import INNER, LAYERS, WIDTH, on_llama
 
@@ -18,19 +18,20 @@ if TYPE_CHECKING:
 
 
 @register
-class Meteora(MixerPart):
+class Meteora(NumberedPart, MixerPart):
     """W x + sum_i g_i s_i B_i A_i x over k LoRAs a token, gated at every linear (arXiv 2405.13053).
 
     z = G x [N] with G from N(0, 0.02), and g is softmax(z / temperature) over the k largest; one alone has g = 1. It is
     `by=` of a `route` over trained LoRAs. While it learns, `loss` weighs the cross entropy of all z against the task of
-    the row, by its number among the LoRAs, laid on the wire `tasks` [B] (`book.wires(name)["tasks"].lay(numbers)`), -1
-    for none. `dispatch: dense` computes all LoRAs as one low-rank change, `gather` fetches A and B of the k of each
-    token, which is less work for few tokens. Neither loops over LoRAs.
+    the row, its number among the LoRAs or -1 for none, from the column `rows: {tasks: COLUMN}`. `dispatch: dense`
+    computes all LoRAs as one low-rank change, `gather` fetches A and B of the k of each token, which is less work for
+    few tokens. Neither loops over LoRAs.
     Parameters: N * sum over the linears of in.
     """
 
     type = "adapter.meteora"
     identity: ClassVar[bool] = False
+    numbers: ClassVar[tuple[str, ...]] = ("tasks",)
 
     top: int = Field(2, ge=1, le=1000, description="k")
     temperature: float = Field(1.0, gt=0, le=1e4, description="above 1 the gates are more even")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from assembler.part import MixerPart
+from assembler.part import MixerPart, NumberedPart
 from assembler.registry import register
 from components.adapters._examples import INNER, LAYERS, VIT_INNER, on_llama, on_vit
 
@@ -18,19 +18,21 @@ if TYPE_CHECKING:
 
 
 @register
-class Mixda(MixerPart):
+class Mixda(NumberedPart, MixerPart):
     """g_0 f + sum_k g_k a_k with g = softmax(MLP(h)), over domain adapters a_k beside f = W2 h (arXiv 2306.05406).
 
     It is `by=` of a `fuse` over `adapter.domain_adapter`s. The MLP has three layers of `inner` with ReLU and dropout.
     The paper reads h of the last token of a row; in a causal model that is the future, and with padding it may be none:
     take `token` there, each its own gate. The start is no identity, since f is scaled by g_0. The first stage pulls it
-    back: `preserve` weighs the mean square distance to f over the rows whose number on the wire `old` is 1 (all until
-    numbers [B] are laid there). The second stage names the head alone as its objective, and that loss does not count.
+    back: `preserve` weighs the mean square distance to f over the rows of old text, whose number in the column `rows:
+    {old: COLUMN}` is 1, or over all. The second stage names the head alone as its objective, and that loss does not
+    count.
     Parameters: points * (ff * w + w + 2 * (w * w + w) + w * (K + 1) + K + 1) with w = `inner`.
     """
 
     type = "adapter.mixda"
     identity: ClassVar[bool] = False
+    numbers: ClassVar[tuple[str, ...]] = ("old",)
 
     inner: int = Field(768, ge=1, le=65_536, description="w, inside the gate")
     reads: Literal["last", "token", "first"] = Field("last", description="which tokens a row's gate reads")

@@ -5,11 +5,15 @@ import torch
 from torch import nn
 
 from assembler.adapters.book import adapters_of
+from assembler.batches import Batches
+from assembler.compile import compile_graph
+from components.adapters._examples import CONFIG
 from components.adapters._lora import LowRank
 from components.adapters._meteora import TaskGates
 from components.adapters.lora import Lora
 from components.adapters.meteora import Meteora
 from tests.conformance.hosts import HOSTS, host_of
+from tests.conformance.test_matrix import graph_of
 
 CASE = HOSTS["llama"]
 ROUTE = "route(a, b, c, by=gate)"
@@ -87,3 +91,29 @@ def test_the_gates_learn_the_task_of_each_row():
     book.wires("gate")["tasks"].lay(torch.tensor([-1, -1]))
     host(input_ids=ids)
     assert all(module.auxiliary_loss == 0 for module in modules)
+
+
+def test_a_column_of_the_data_says_which_task_a_row_is_of():
+    lm = {"type": "backbone.causal_lm", "arch": "llama", "prompt": "{question} {answer}", "config": CONFIG}
+    lora = {"type": "adapter.lora", "host": "talk", "rank": 2, "sites": "layers.0.attn.q"}
+    gate = {"type": "adapter.meteora", "host": "talk", "loss": 3.0, "rows": {"tasks": "label"}}
+    tree = {
+        "nodes": {"talk": lm},
+        "adapters": {"a": lora, "b": lora, "gate": gate},
+        "compose": {"talk": "route(a, b, by=gate)"},
+        "data": {"type": "dataset.digits", "options": {"question": "?"}, "columns": {"answer": "word"}},
+        "stages": [{"name": "gate", "train": ["gate"]}],
+    }
+    graph = graph_of(tree)
+    assert not graph.problems
+    rows = [row for row in graph.dataset.rows(graph.base) if row["label"] < 2][:4]
+    batch = Batches(graph)(rows)
+    assert batch["gate_tasks"].tolist() == [row["label"] for row in rows]
+    assembly = compile_graph(graph)
+    assembly.train_only(["gate"])
+    assembly.train()
+    told = assembly(**batch)["loss"]
+    del batch["gate_tasks"]  # as in serving
+    assert float(told - assembly(**batch)["loss"]) == pytest.approx(3 * 0.693, abs=0.2)
+    wrong = graph_of({**tree, "adapters": {**tree["adapters"], "gate": {**gate, "rows": {"tasks": "lable"}}}})
+    assert "no column lable of whole numbers; did you mean label?" in wrong.problems[0].message
