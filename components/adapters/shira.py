@@ -59,12 +59,15 @@ class Shira(AdapterPart):
     def inject(self, on: Host) -> None:
         from components.adapters._shira import Sparse, structure
 
+        drawn: dict[tuple[int, int], Tensor] = {}  # weights of one shape have the same entries
         for site in on.linears(self.sites):
             inputs, outputs = on.shape(site)
             rows = structure((outputs, inputs), self.rank * (inputs + outputs)) if self.mask == "struct" else None
-            on.weight(Sparse(self._entries(on, site), (outputs, inputs), self.scale, rows), site)
+            on.weight(Sparse(self._entries(on, site, drawn), (outputs, inputs), self.scale, rows), site)
 
-    def _entries(self, on: Host, site: str) -> Tensor:
+    def _entries(self, on: Host, site: str, drawn: dict[tuple[int, int], Tensor]) -> Tensor:
+        import torch
+
         from assembler.errors import AssemblerError
         from components.adapters._lora import Weight
         from components.adapters._shira import largest_entries, random_entries, structured_entries
@@ -77,7 +80,11 @@ class Shira(AdapterPart):
             return structured_entries((outputs, inputs), count)
         if self.mask == "magnitude" and not on.parameter.is_meta:
             return largest_entries(Weight(on, site)()[0].abs(), count)
-        return random_entries((outputs, inputs), count, self.seed)
+        if on.parameter.is_meta:
+            return torch.empty(count, dtype=torch.long)
+        if (outputs, inputs) not in drawn:
+            drawn[outputs, inputs] = random_entries((outputs, inputs), count, self.seed)
+        return drawn[outputs, inputs].clone()
 
     def unprepared(self) -> str:
         return f"`mask: {self.mask}` chooses entries on data" if self.mask in ("gradient", "snip") else ""
