@@ -126,12 +126,13 @@ def evaluate(
 
 
 def answering(graph: Graph, node: str | None = None) -> str:
-    """The node itself, or the first that answers.
+    """The node itself, or the first that answers, an LLM before a head.
 
     Raises:
         AssemblerError: it answers nothing, or none does.
     """
     able = [name for name in graph.objectives if getattr(graph.parts[name], "answers", None)]
+    able.sort(key=lambda name: "input_ids" not in graph.parts[name].extras)
     if node is None and able:
         return able[0]
     if node not in able:

@@ -59,12 +59,12 @@ def rows_of(spec: Path) -> tuple[Graph, Rows, Rows]:
 
 
 def text_node(graph: Graph) -> str:
-    """The first node that answers in words.
+    """The first node that answers in words, an LLM before a head.
 
     Raises:
         AssemblerError: none does.
     """
-    for node in graph.objectives:
+    for node in sorted(graph.objectives, key=lambda node: "input_ids" not in graph.parts[node].extras):
         if getattr(graph.parts[node], "answers", None) and answer_kind(graph, node) == "text":
             return node
     raise AssemblerError(f"{graph.spec.path}: no node answers in words")

@@ -29,7 +29,8 @@ HELD_OUT = {"picture": 0.1, "recording": 0.5}
 @register
 class SpokenQuestion(DatasetPart):
     """Four pieces of clothing in a square, `image` 56 x 56, and a recorded word, `audio`, such as "third" or "bravo",
-    that says which of them is asked for: `answer` names it. Also `text`, the word, and the `place` 0-3.
+    that says which of them is asked for: `answer` names it, and `label` is its number 0-9. Also `text`, the word, and
+    the `place` 0-3.
 
     Made of dataset.fashion_mnist and dataset.asterisk, with their licences; the four are of different kinds, so that
     without the sound one answer in four is right, and without the picture one in ten. A picture of clothing or a
@@ -47,7 +48,8 @@ class SpokenQuestion(DatasetPart):
         return [({"data": {"type": cls.type, "options": {"learned": 8, "asked": 4}}}, None)]
 
     def fields(self, base: Path) -> dict[str, str]:
-        return {"image": "image", "audio": "audio", "answer": "text", "text": "text", "place": "label"}
+        texts = dict.fromkeys(("answer", "text"), "text")
+        return {"image": "image", "audio": "audio", **texts, "label": "label", "place": "label"}
 
     def fetch(self, base: Path, say: Callable[[str], None] = lambda what: None) -> None:
         for part in (FashionMnist(), Asterisk(synthetic=self.synthetic)):
@@ -88,8 +90,8 @@ class Questions(Rows):
 
     def plain(self, index: int) -> Row:
         pictures, place, recording = self.drawn(index)
-        answer, text = self.clothes.plain(pictures[place])["word"], self.voices.plain(recording)["text"]
-        return {"answer": answer, "text": text, "place": place}
+        asked, text = self.clothes.plain(pictures[place]), self.voices.plain(recording)["text"]
+        return {"answer": asked["word"], "text": text, "label": asked["label"], "place": place}
 
     def row(self, index: int) -> Row:
         from PIL import Image
