@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from assembler.part import AdapterPart
+from assembler.part import NumberedPart
 from assembler.registry import register
 from components.adapters._examples import LAYERS, VIT_WIDTH, WIDTH, on_llama, on_vit
 
@@ -15,18 +15,20 @@ if TYPE_CHECKING:
 
 
 @register
-class MixtureOfTaskAdapters(AdapterPart):
+class MixtureOfTaskAdapters(NumberedPart):
     """FFN(x) + sum_k g_k U_k f(D_k x) beside every MLP, x [B, T, d], g = softmax(W_g x + b_g) over N tasks' adapters.
 
     D_k [m, d] is Kaiming-uniform, U_k [d, m] and the biases are zero, so that the start is the identity (arXiv
     2309.11042). Two stages: first `task: k` has every row take adapter k alone, on that task's data, so that the
     adapters specialise; then without `task` the gate mixes them on all tasks' data. Rows of several tasks in a batch
-    are told apart by numbers on the wire `ids` (`book.wires(name)["ids"].lay(numbers)`, -1: the gate's choice). With
-    `top_k` only the largest gates count, renormalised.
+    are told apart by the column `rows: {ids: COLUMN}`, or by numbers laid on the wire by hand,
+    `book.wires(name)["ids"].lay(numbers)`; -1 is the gate's choice. With `top_k` only the largest gates count,
+    renormalised.
     Parameters: layers * (N * (2 * d * m + m + d) + N * d + N).
     """
 
     type = "adapter.mixture_of_task_adapters"
+    numbers: ClassVar[tuple[str, ...]] = ("ids",)
     families: ClassVar[tuple[str, ...] | None] = ("llama", "gpt2", "bert", "t5", "vit", "timm")
 
     tasks: int = Field(8, ge=1, le=1024, description="N, adapters")
