@@ -102,10 +102,9 @@ def loras_in(trial: Trial, source: str) -> dict[str, tuple[Tensor, Tensor]]:
     load_adapter(trial.host, fetch(parse_source(source), trial.base), name)
     modules = {insert.at: insert.module for insert in trial.book.inserts(name).values()}
     trial.book.remove(name)
-    odd = next((module for module in modules.values() if type(module) is not LowRank), None)
-    if odd is not None:
-        raise AssemblerError(f"{source} is no plain LoRA on linears, but holds a {type(odd).__name__}")
-    return {
-        at: (module.lora_A.weight.T, module.lora_B.weight * module.scale)  # type: ignore[union-attr,operator]
-        for at, module in modules.items()
-    }
+    found = {}
+    for at, module in modules.items():
+        if type(module) is not LowRank:
+            raise AssemblerError(f"{source} is no plain LoRA on linears, but holds a {type(module).__name__}")
+        found[at] = (module.lora_A.weight.T, module.lora_B.weight * module.scale)
+    return found

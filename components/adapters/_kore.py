@@ -104,5 +104,5 @@ def into_null_space(trial: Trial) -> None:
         gram, module.gram = module.gram, None
         assert gram is not None
         _, directions = torch.linalg.eigh(gram.double())  # ascending
-        rank = module.down.shape[0]  # type: ignore[union-attr]
+        rank = len(module.down)  # type: ignore[arg-type]
         module.place(Weight(trial.on, site)()[0], directions[:, :rank].T.to(trial.on.parameter.dtype))  # type: ignore[operator]

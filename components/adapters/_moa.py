@@ -114,7 +114,7 @@ class GatedPrompts(Prompts):
     """g times a gate for each head, from zero, times attention to W_k P and W_v P, added to the layer's attention."""
 
     def __init__(self, gate: Gate, heads: Heads, width: int, length: int, projections: tuple[Frozen, Frozen]):
-        super().__init__(heads, width, length, heads.query, False, projections, None)
+        super().__init__(heads, width, length, heads.query, False, projections, None)  # type: ignore[arg-type]
         nn.init.normal_(self.prompts, std=0.02)
         self.token_gate = gate
 

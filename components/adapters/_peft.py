@@ -156,7 +156,7 @@ def to_shira(inserts: Mapping[str, Insert], tensors: Mapping[str, Tensor]) -> di
 
 def from_shira(inserts: Mapping[str, Insert], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same back; without entries, as older files are, those that the seed draws."""
-    rest, found = dict(tensors), {}
+    rest, found = dict(tensors), dict[str, Tensor]()
     for key, insert in inserts.items():
         module: Any = insert.module
         path = f"{ROOT}{insert.point.path}"

@@ -169,7 +169,7 @@ def copied(pairs: Sequence[tuple[At, Tensor]]) -> None:
     """Write values to where they belong."""
     views = [(at, values) for at, values in pairs if isinstance(at, Tensor)]
     if views:
-        torch._foreach_copy_(*map(list, zip(*views, strict=True)))
+        torch._foreach_copy_([at for at, _ in views], [values for _, values in views])
     for at, values in pairs:
         if not isinstance(at, Tensor):
             at[0].index_copy_(0, at[1], values)

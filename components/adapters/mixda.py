@@ -41,7 +41,7 @@ class Mixda(NumberedPart, MixerPart):
 
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
-        found = []
+        found: list[tuple[dict[str, Any], int | None]] = []
         for base, width, points in ((on_llama, INNER, LAYERS), (on_vit, VIT_INNER, 1)):
             reads = {"reads": "token"} if base is on_llama else {"layers": [2]}
             count = points * (width * 5 + 5 + 2 * (5 * 5 + 5) + 5 * 3 + 3)

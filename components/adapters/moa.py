@@ -80,6 +80,6 @@ class Moa(AdapterPart):
         width = layer.width("mlp.in")
         layer.branch(GatedParallel(gates[len(LORAS)], width, self.size), "mlp.out", ["mlp.in"])
         if not self.sparse:
-            projections = tuple(Frozen(Weight(layer.on, layer.name(site))) for site in ("attn.k", "attn.v"))
+            keys, values = (Frozen(Weight(layer.on, layer.name(site))) for site in ("attn.k", "attn.v"))
             width = layer.width("attn.in")
-            layer.attend(GatedPrompts(gates[-1], layer.heads(), width, self.prompts, projections))
+            layer.attend(GatedPrompts(gates[-1], layer.heads(), width, self.prompts, (keys, values)))
