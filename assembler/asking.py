@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from assembler.errors import AssemblerError
 def ask(
     folder: Path, files: Mapping[str, Sequence[str]], prompts: Sequence[str], max_new_tokens: int | None = None
 ) -> str:
-    """The bundle's greedy answer.
+    """The greedy answer of a bundle, or of a GGUF file, which is made one for the moment.
 
     `files` gives for each kind of input (`image`, `audio`, ...) items `FILE` or `INPUT=FILE`; `prompts` are `TEXT` or
     `NAME=TEXT`.
@@ -23,6 +24,12 @@ def ask(
     from assembler.bundle.runtime import Bundle
     from assembler.readers import READERS
 
+    if folder.suffix == ".gguf":
+        from assembler.gguf_bundle import write_gguf_bundle
+
+        with tempfile.TemporaryDirectory(prefix="assembler-") as made:
+            write_gguf_bundle(folder, Path(made))
+            return ask(Path(made), files, prompts, max_new_tokens)
     bundle = Bundle(folder)
     inputs = {name: item.processor.kind for name, item in bundle.manifest.inputs.items()}
     texts = [part.column for part in bundle.manifest.prompt if part.column is not None]

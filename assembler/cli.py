@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
 from assembler.adapters.commands import app as adapters_app
-from assembler.bundle.manifest import Precision
 from assembler.commanding import command_on, print_json
 from assembler.errors import AssemblerError
 from assembler.runs import Run
@@ -51,6 +50,7 @@ def validate(
     spec: SpecPath,
     as_json: Json = False,
     fix: Annotated[bool, typer.Option("--fix", help="Apply every fix there is and save the spec.")] = False,
+    target: Annotated[Literal["onnx"] | None, typer.Option(help="Also say what could not be exported to it.")] = None,
 ) -> None:
     """Check every node, wire, slot and stage; fetches nothing and loads no weights."""
     from assembler.check import check
@@ -63,6 +63,10 @@ def validate(
         if done:
             loaded.save()
     graph = check(loaded)
+    if target is not None and not graph.problems:
+        from assembler.exportable import onnx_problems
+
+        graph.problems = onnx_problems(graph)
     if as_json:
         wires = {str(edge): str(graph.values.get(edge.source) or "unknown") for edge in graph.edges}
         problems = [problem.as_dict() for problem in graph.problems]
@@ -225,7 +229,10 @@ def eval_(
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Folder of the bundle, new.", show_default=False)],
-    precision: Annotated[Precision, typer.Option(help="Of the decoder's weights.")] = "fp32",
+    precision: Annotated[
+        str,
+        typer.Option(help="Of the decoder: fp32, fp16, int8, int8_dynamic, int4; or a graph: talk=int4,photo=fp16."),
+    ] = "fp32",
     max_kl: Annotated[
         float | None, typer.Option(min=0, help="Nats a token it may drift; by default by precision.")
     ] = None,
@@ -245,7 +252,9 @@ def export(
 
 @command('assembler ask exports/bundles/digits --image seven.png --prompt "Which digit is this?"')
 def ask(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.", show_default=False)],
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or a GGUF file.", show_default=False)
+    ],
     image: Annotated[
         list[str], typer.Option(default_factory=list, metavar="[INPUT=]FILE", help="A picture for an input.")
     ],

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
-from assembler.bundle.decoder import DecoderWriter, decoder_writer
+from assembler.bundle.architecture import Architecture, architecture_of
+from assembler.bundle.decoder import LONGEST, DecoderWriter, decoder_writer
 from assembler.bundle.drift import BOUNDS, drift
-from assembler.bundle.graphs import ExportRefused, export_decoder, export_embedding, export_graph, quantize
+from assembler.bundle.genai import write_genai
+from assembler.bundle.graphs import ExportRefused, export_decoder, export_embedding, export_graph, halve, quantize
 from assembler.bundle.linears import Blocks
 from assembler.bundle.manifest import (
     FILES,
@@ -24,19 +29,24 @@ from assembler.bundle.manifest import (
     read_manifest,
     write_manifest,
 )
+from assembler.bundle.page import write_page
 from assembler.bundle.parity import compare
+from assembler.bundle.precisions import Precisions
 from assembler.bundle.runtime import Bundle
 from assembler.compile import Assembly
 from assembler.errors import AssemblerError
 from assembler.evaluate import Row, TorchAnswers
-from assembler.files import aside, file_hash, write_text
+from assembler.exportable import feeder, language_model, onnx_problems
+from assembler.files import aside, clear_drafts, file_hash, room, write_text
 from assembler.forecast import drawn_sample
 from assembler.gguf_blocks import load_blocks
 from assembler.graph import Graph
 from assembler.ragged import Ragged, parted
 from assembler.weights import cached, parse_source
 
-SAMPLES = 8
+SAMPLES, STEPS = 8, 16
+RUNNER = Path(__file__).with_name("bundle") / "run_bundle.py"
+"""Goes into each bundle: asks it with onnxruntime, numpy and tokenizers alone."""
 
 
 class Branch(nn.Module):
@@ -69,12 +79,14 @@ def export(
     graph: Graph,
     assembly: Assembly,
     out: Path,
-    precision: Precision,
+    precision: Precision | Precisions,
     rows: Sequence[Row],
     say: Callable[[str], None] = lambda text: None,
     max_kl: float | None = None,
 ) -> dict[str, Any]:
     """Write the bundle at `out` and return its parity report; `rows` are real samples to compare on.
+
+    A `precision` in one word is the decoder's.
 
     Adapters are worked into the weights first, so `assembly` is not to be trained on afterwards. Nothing is left at
     `out` when it fails.
@@ -87,22 +99,25 @@ def export(
     if out.exists():
         raise AssemblerError(f"{out} exists already; choose another folder or remove it")
     node = _language_model(graph)
-    _check_targets(graph, node)
+    precisions = precision if isinstance(precision, Precisions) else Precisions(precision)
     assembly.to("cpu").float().eval()  # a bundle is written from float32, whatever the weights were kept in
     reference = _reference(TorchAnswers(graph, assembly, node), rows[:SAMPLES])
     for name, part in graph.adapters.items():
         part.merge(assembly.nodes[part.host], name)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with aside(out) as draft:
+    clear_drafts(out)
+    with room(out), aside(out) as draft:
         draft.mkdir()
-        facts = _write_graphs(graph, assembly, node, draft, precision, say)
+        facts = _write_graphs(graph, assembly, node, draft, precisions, say)
         say("manifest and tokenizer")
-        _write_manifest(graph, node, draft, precision, facts)
+        _write_manifest(graph, node, draft, precisions, facts)
+        _write_genai(assembly.nodes[node], draft)
         say("parity")
-        report = parity(graph, assembly, node, draft, rows[:SAMPLES], reference, precision, max_kl)
+        report = parity(graph, node, draft, rows[:SAMPLES], reference, precisions, max_kl)
         if not report["ok"]:
             raise AssemblerError(_refusal(report))
         write_text(draft / "parity.json", json.dumps(report, indent=2) + "\n")
+        write_page(draft / "parity.html", report, read_manifest(draft))
         seal(draft)
     return report
 
@@ -111,7 +126,7 @@ def _refusal(report: dict[str, Any]) -> str:
     """Why a bundle is not written."""
     worst, moved = max(report["graphs"], key=lambda row: row["relative"]), report["drift"]
     if moved["kl"] > moved["bound"]:
-        way_out = "take int8, or allow more with --max-kl" if report["precision"] != "fp32" else "report this"
+        way_out = "take int8, or allow more with --max-kl" if moved["bound"] > BOUNDS["fp32"] else "report this"
         return (
             f"the bundle drifts {moved['kl']:.2g} nats a token from torch, and {report['precision']} may drift "
             f"{moved['bound']:.2g}; {way_out}; nothing was written"
@@ -123,48 +138,30 @@ def _refusal(report: dict[str, Any]) -> str:
 
 
 def _language_model(graph: Graph) -> str:
-    lms = [node for node in graph.objectives if "input_ids" in graph.parts[node].extras]
-    if len(lms) != 1:
-        first = graph.objectives[0] if graph.objectives else "the graph"
-        raise ExportRefused(f"{first}: a bundle answers with one causal LM, and this graph has {len(lms)}")
-    return lms[0]
-
-
-def _feeder(graph: Graph, node: str, slot: str) -> str:
-    """The node that is wired to a slot."""
-    return next(edge.source for edge in graph.incoming[node] if edge.port == slot)
-
-
-def _check_targets(graph: Graph, node: str) -> None:
-    """Nothing on the way to a slot needs more than the inputs when it serves, and no adapter is without a graph."""
-    for name, adapter in graph.adapters.items():
-        if adapter.exports:
-            raise ExportRefused(f"{name}: {adapter.type} has no ONNX graph: {adapter.exports}")
-        if adapter.host == node and graph.incoming[name]:
-            raise ExportRefused(
-                f"{name}: {adapter.type} reads {graph.incoming[name][0].source} inside the language model, and the "
-                "decoder's graph has no input for it"
-            )
-    for slot in graph.slot_tokens(node):
-        for name in graph.ancestors(_feeder(graph, node, slot)):
-            part = graph.parts[name]
-            if part.objective or set(part.extras) - set(part.targets):
-                raise ExportRefused(f"{name}: {part.type} reads the data itself, and a slot's graph takes only inputs")
+    """The node that answers, of a graph that can be exported."""
+    problems, node = onnx_problems(graph), language_model(graph)
+    if problems or node is None:
+        raise ExportRefused(problems[0].message)
+    return node
 
 
 def _write_graphs(
-    graph: Graph, assembly: Assembly, node: str, folder: Path, precision: Precision, say: Callable[[str], None]
+    graph: Graph, assembly: Assembly, node: str, folder: Path, precisions: Precisions, say: Callable[[str], None]
 ) -> dict[str, str]:
     lm: Any = assembly.nodes[node].lm  # type: ignore[union-attr]
     for slot in graph.slot_tokens(node):
         say(f"graph of {slot}")
-        branch = Branch(graph, assembly, _feeder(graph, node, slot))
+        branch = Branch(graph, assembly, feeder(graph, node, slot))
         sample = {key: x for name in branch.inputs for key, x in drawn_sample(graph, name, 2).items()}
         outputs = ["features", "mask"] if branch.source in graph.masked else ["features"]
         axes = {name: {0: "batch"} for name in branch.names}
         arguments = tuple(sample[name] for name in branch.names)
-        export_graph(branch, arguments, folder / f"{slot}.onnx", branch.names, outputs, axes)
-    return _write_lm(graph, lm, node, folder, precision, say)
+
+        def trace(path: Path, branch=branch, arguments=arguments, outputs=outputs, axes=axes) -> None:
+            export_graph(branch, arguments, path, branch.names, outputs, axes)
+
+        _traced(trace, folder / f"{slot}.onnx", precisions.slots.get(slot, "fp32"))
+    return _write_lm(graph, lm, node, folder, precisions.decoder, say)
 
 
 def _write_lm(
@@ -176,19 +173,25 @@ def _write_lm(
     if isinstance(writer, DecoderWriter):
         writer.write(folder)
         return {"cache": "in_place", "origin": "written: " + writer.note}
-    if precision == "int8_dynamic":
-        raise ExportRefused(f"{node}: int8_dynamic is for decoders that are written directly; {writer}; take int8")
+    if precision in ("int8_dynamic", "fp16"):
+        raise ExportRefused(f"{node}: {precision} is for decoders that are written directly; {writer}; take int8")
     export_embedding(lm.get_input_embeddings(), folder / "embedding.onnx")
-    if precision == "fp32":
-        export_decoder(lm, folder / "decoder.onnx")
-    else:
-        inner = folder / "fp32"
-        inner.mkdir()
-        export_decoder(lm, inner / "decoder.onnx")
-        say(f"decoder to {precision}")
-        quantize(inner / "decoder.onnx", folder / "decoder.onnx", precision, [])
-        shutil.rmtree(inner)
+    _traced(lambda path: export_decoder(lm, path), folder / "decoder.onnx", precision)
     return {"cache": "grows", "origin": f"traced: {writer}"}
+
+
+def _traced(trace: Callable[[Path], None], path: Path, precision: Precision) -> None:
+    """A traced graph at `path` in a precision."""
+    if precision == "fp32":
+        trace(path)
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent) as inner:
+        draft = Path(inner) / path.name
+        trace(draft)
+        if precision == "fp16":
+            halve(draft, path)
+        else:
+            quantize(draft, path, precision, [])
 
 
 def carried(graph: Graph, node: str) -> dict[str, Blocks]:
@@ -198,21 +201,28 @@ def carried(graph: Graph, node: str) -> dict[str, Blocks]:
     return load_blocks(path) if path is not None and path.suffix == ".gguf" else {}
 
 
-def _write_manifest(graph: Graph, node: str, folder: Path, precision: Precision, facts: dict[str, Any]) -> None:
+def _write_manifest(graph: Graph, node: str, folder: Path, precisions: Precisions, facts: dict[str, Any]) -> None:
     part: Any = graph.parts[node]
     tokenizer = part.load_tokenizer(graph.base)
     prompt = part.prepared(node, graph, tokenizer)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     write_text(folder / "spec.yaml", graph.spec.dump())
+    shutil.copyfile(RUNNER, folder / RUNNER.name)
     slots, inputs = {}, {}
     for slot, tokens in graph.slot_tokens(node).items():
-        source = _feeder(graph, node, slot)
+        source = feeder(graph, node, slot)
         names = [name for name in graph.ancestors(source) if graph.is_input(name)]
-        slots[slot] = Slot(graph=f"{slot}.onnx", inputs=names, tokens=tokens, ragged=source in graph.masked)
+        slots[slot] = Slot(
+            graph=f"{slot}.onnx",
+            inputs=names,
+            tokens=tokens,
+            ragged=source in graph.masked,
+            precision=precisions.slots.get(slot, "fp32"),
+        )
         inputs.update({name: _input(graph, name, folder) for name in names})
     manifest = Manifest(
         name=graph.document.name,
-        precision=precision,
+        precision=precisions.decoder,
         inputs=inputs,
         slots=slots,
         prompt=list(prompt.parts),
@@ -224,6 +234,14 @@ def _write_manifest(graph: Graph, node: str, folder: Path, precision: Precision,
         files={path.name: file_hash(path) for path in sorted(folder.iterdir())},
     )
     write_manifest(folder, manifest)
+
+
+def _write_genai(prompted: Any, folder: Path) -> None:
+    """What onnxruntime-genai needs to run the decoder, where it is one that it can run: with its cache in place."""
+    manifest, config = read_manifest(folder), prompted.lm.config.get_text_config()
+    shape = architecture_of(config)
+    if manifest.cache == "in_place" and manifest.stop and isinstance(shape, Architecture):
+        write_genai(folder, shape, min(config.max_position_embeddings, LONGEST), manifest)
 
 
 def seal(folder: Path) -> None:
@@ -249,7 +267,7 @@ def samples(graph: Graph, node: str, rows: Sequence[Row]) -> list[dict[str, Any]
     """Data rows as a bundle's samples: what each input node reads, and a text a column of the prompt."""
     columns = graph.text_columns(node)
     for slot in graph.slot_tokens(node):
-        around = graph.ancestors(_feeder(graph, node, slot))
+        around = graph.ancestors(feeder(graph, node, slot))
         columns.update({name: graph.column(name) for name in around if graph.is_input(name)})
     return [{name: row[column] for name, column in columns.items()} for row in rows]
 
@@ -270,20 +288,21 @@ def _reference(torch_answers: TorchAnswers, rows: Sequence[Row]) -> dict[str, An
 
 def parity(
     graph: Graph,
-    assembly: Assembly,
     node: str,
     folder: Path,
     rows: Sequence[Row],
     reference: dict[str, Any],
-    precision: Precision,
+    precisions: Precisions,
     max_kl: float | None = None,
 ) -> dict[str, Any]:
-    """Each graph and the whole against torch on real rows.
+    """Each graph and the whole against torch on real rows, and how fast it is.
 
-    `ok` needs every encoder's graph within its limit and the drift within its bound, by default that of the precision;
-    in fp32 also the whole within its limit and every greedy answer equal.
+    `ok` needs every slot's graph within its limit and the drift within its bound, by default that of the widest of the
+    precisions; in fp32 also the whole within its limit and every greedy answer equal.
     """
+    started = time.perf_counter()
     bundle = Bundle(folder)
+    loaded = time.perf_counter() - started
     asked = samples(graph, node, rows)
     table = []
     for slot, features in zip(graph.slot_tokens(node), reference["features"], strict=True):
@@ -294,21 +313,35 @@ def parity(
             if not (mask.cpu().numpy() == real).all():
                 raise AssemblerError(f"{slot}.onnx marks other tokens as real than torch does; nothing was written")
             wanted, given = wanted[mask], given[real]
-        table.append(compare(f"{slot}.onnx", wanted, given))
+        table.append(compare(f"{slot}.onnx", wanted, given, precisions.slots.get(slot, "fp32")))
     whole = compare("end to end", reference["logits"], bundle.logits(asked))
     same = [a == b for a, b in zip(reference["ids"], bundle.generate_ids(asked), strict=True)]
     greedy = sum(same) / len(same)
-    exact = precision == "fp32"
+    exact = precisions.all == {"fp32"}
     moved = drift(reference["answer_logits"], bundle.told(asked, reference["answers"]), reference["answers"])
-    bound = BOUNDS[precision] if max_kl is None else max_kl
+    bound = max(BOUNDS[precision] for precision in precisions.all) if max_kl is None else max_kl
     ok = all(row["ok"] for row in table) and moved["kl"] <= bound and (not exact or (whole["ok"] and greedy == 1.0))
-    size = sum(path.stat().st_size for path in folder.iterdir())
     return {
-        "precision": precision,
+        "precision": str(precisions),
         "samples": len(rows),
         "graphs": [*table, whole],
         "greedy": greedy,
         "drift": {**moved, "bound": bound},
-        "bytes": size,
+        "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+        "load_seconds": loaded,
+        "speed": speed(bundle, asked[0]),
         "ok": ok,
     }
+
+
+def speed(bundle: Bundle, sample: dict[str, Any]) -> dict[str, float]:
+    """Tokens a second of one row's prompt and of what follows it, here and now; the first run does not count."""
+    embeds, lengths = bundle.encode([sample])
+    for _ in range(2):
+        decoding, start = bundle.decoding(), time.perf_counter()
+        token = decoding.start(embeds, lengths, STEPS).argmax(-1)
+        middle = time.perf_counter()
+        for _ in range(STEPS):
+            token = decoding.step(bundle.embed(token[:, None].astype(np.int64), None)).argmax(-1)
+        end = time.perf_counter()
+    return {"prefill": float(lengths[0]) / (middle - start), "decode": STEPS / (end - middle)}

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape as glob_escape
 from pathlib import Path
+
+from assembler.errors import AssemblerError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def room(path: Path) -> Iterator[None]:
+    """Say that the disk of `path` is full when that is why the block fails.
+
+    Raises:
+        AssemblerError: it is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise AssemblerError(f"the disk of {path} is full; make room or choose another; nothing was written") from error
+
+
+def clear_drafts(path: Path) -> None:
+    """Remove what `aside` left behind for `path` in processes that were killed."""
+    for draft in path.parent.glob(f".{glob_escape(path.name)}.*"):
+        pid = draft.name.rpartition(".")[2]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
 
 
 @contextmanager

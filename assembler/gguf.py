@@ -170,8 +170,12 @@ def read_config(path: Path) -> dict[str, Any]:
 
     Raises AssemblerError for an architecture, or a scaling of the rotary embedding, that is not read.
     """
-    header = Header(path)
-    with reading(str(path)):
+    return config_of(Header(path))
+
+
+def config_of(header: Header) -> dict[str, Any]:
+    """The config of an opened file; see `read_config`."""
+    with reading(str(header.path)):
         return _config(header)
 
 
@@ -253,14 +257,18 @@ def load_state(path: Path, dtype: "torch.dtype | None" = None) -> "dict[str, tor
 
     def read(item: tuple[str, str, str]) -> "tuple[str, torch.Tensor]":
         source, part, target = item
-        with reading(f"{header.path}: the tensor '{source}'"):
-            values = _dequantised(header, source)
-            order = row_order(header, part, len(values))
-            values = values if order is None else values[order]
-            return target, torch.from_numpy(values).to(dtype or torch.float32)
+        return target, torch.from_numpy(array(header, source, part)).to(dtype or torch.float32)
 
     with ThreadPoolExecutor() as pool:
         return dict(pool.map(read, targets(header)))
+
+
+def array(header: Header, source: str, part: str) -> Any:
+    """A tensor as a float array in Hugging Face's order of rows."""
+    with reading(f"{header.path}: the tensor '{source}'"):
+        values = _dequantised(header, source)
+        order = row_order(header, part, len(values))
+        return values if order is None else values[order]
 
 
 def targets(header: Header) -> Iterator[tuple[str, str, str]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from assembler.bundle.linears import BLOCK, Blocks
-from assembler.gguf import Header, TensorInfo, reading, row_order, targets
+from assembler.gguf import Header, TensorInfo, array, reading, row_order, targets
 
 Raw = np.ndarray
 
@@ -43,18 +43,42 @@ KINDS: dict[int, tuple[int, Callable[[Raw], Blocks]]] = {2: (18, _q4_0), 3: (20,
 """ggml's number of a kind -> bytes of a block of 32 and its reader. Other kinds are dequantised like the rest."""
 
 
+class GgufWeights(Mapping[str, np.ndarray]):
+    """Every tensor of a file as float32 under Hugging Face's names, each dequantised when it is asked for."""
+
+    def __init__(self, header: Header) -> None:
+        self.header = header
+        self._places = {target: (source, part) for source, part, target in targets(header)}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return array(self.header, *self._places[name]).astype(np.float32, copy=False)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places  # without dequantising it
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
 def load_blocks(path: Path) -> dict[str, Blocks]:
     """Every matrix of the file that is kept in such blocks, under Hugging Face's names.
 
     Raises:
         AssemblerError: the file is no GGUF that is read, or ends too soon.
     """
-    header = Header(path)
+    return blocks_of(Header(path))
+
+
+def blocks_of(header: Header) -> dict[str, Blocks]:
+    """The blocks of an opened file; see `load_blocks`."""
     found = {}
     for source, part, target in targets(header):
         info = header.tensors[source]
         if info.kind in KINDS and len(info.shape) == 2:
-            with reading(f"{path}: the tensor '{source}'"):
+            with reading(f"{header.path}: the tensor '{source}'"):
                 found[target] = _blocks(header, info, row_order(header, part, info.shape[0]))
     return found
 

@@ -122,6 +122,10 @@ class Part(BaseModel):
         """
         return []
 
+    def unexported(self, base: Path) -> str:
+        """Empty, or why there is no ONNX graph of this part; told without building it."""
+        return ""
+
     def weight_sources(self) -> dict[str, str]:
         """Files this part reads, for fetching before the build: field name -> source."""
         source = getattr(self, "weights", "random")
@@ -197,6 +201,9 @@ class AdapterPart(Part):
     weights: str = Field("random", description="a folder with the adapter's file, such as file:adapters/tune")
 
     @classmethod
+    def unexported(self, base: Path) -> str:
+        return self.exports
+
     def small(cls) -> dict[str, Any]:
         """Options that fit a tiny host of any family, of width 16; the laws of adapters are tried with them."""
         return {}

@@ -13,7 +13,6 @@ from rich.progress import track
 from rich.table import Table
 from rich.tree import Tree
 
-from assembler.bundle.manifest import Precision
 from assembler.errors import AssemblerError
 
 LAYER = re.compile(r"((?:.*\.)?layers)\.(\d+)(?=\.|$)")
@@ -186,17 +185,21 @@ def print_scores(report: dict[str, Any]) -> None:
     console.print(samples)
 
 
-def exported(run: Path, out: Path, precision: Precision, max_kl: float | None, quiet: bool) -> dict[str, Any]:
+def exported(run: Path, out: Path, precision: str, max_kl: float | None, quiet: bool) -> dict[str, Any]:
     """Export a run, saying what is being written."""
     from assembler.batches import split
+    from assembler.bundle.precisions import read_precisions
     from assembler.export import export
+    from assembler.exportable import language_model
     from assembler.runs import load_run
 
     console = Console(quiet=quiet)
     graph, assembly = load_run(run)
+    node = language_model(graph) or ""
+    precisions = read_precisions(precision, node, graph.slot_tokens(node) if node else ())
     learned, held_out = split(graph)
     with console.status("export") as status:
-        return export(graph, assembly, out, precision, held_out or learned, status.update, max_kl)
+        return export(graph, assembly, out, precisions, held_out or learned, status.update, max_kl)
 
 
 def print_parity(report: dict[str, Any], out: Path) -> None:
@@ -213,6 +216,10 @@ def print_parity(report: dict[str, Any], out: Path) -> None:
         f"drift on {moved['tokens']} answer tokens: KL {moved['kl']:.1e} nats (at most {moved['bound']:g}), likeliest "
         f"token the same {moved['top1']:.1%}, perplexity {moved['perplexity']['torch']:.3f} -> "
         f"{moved['perplexity']['bundle']:.3f}"
+    )
+    console.print(
+        f"loads in {report['load_seconds']:.1f} s; here and now {report['speed']['prefill']:,.0f} tokens/s of prompt, "
+        f"{report['speed']['decode']:,.0f} of answer"
     )
     console.print(f"greedy answers equal to torch's on {report['greedy']:.0%} of {report['samples']} held-out samples")
     console.print(f"next: assembler ask {out} --image FILE --prompt TEXT")

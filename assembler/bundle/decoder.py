@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from assembler.bundle.architecture import PATHS, Architecture, architecture_of, unexpected
-from assembler.bundle.linears import BLOCK, Blocks, blockwise, dense, dynamic, nearest, stacked
+from assembler.bundle.linears import BLOCK, Blocks, blockwise, dense, dynamic, nearest, pieces, stacked
 from assembler.bundle.writing import ORT, GraphWriter, WeightFile
 
 LONGEST = 32_768
@@ -29,7 +29,7 @@ class DecoderWriter:
         shape: the architecture.
         weights: float32 arrays by transformers' names.
         rotary: cosines and sines, each float32 [positions, head size / 2].
-        precision: `fp32`; `int8` (blocks of 32); `int8_dynamic` (a scale an output, x rounded too); `int4`.
+        precision: `fp32`; `fp16`; `int8` (blocks of 32); `int8_dynamic` (a scale an output, x rounded too); `int4`.
         carried: matrices that a 4-bit file holds exactly so, by transformers' names; `int4` takes them as they are.
     """
 
@@ -53,23 +53,25 @@ class DecoderWriter:
     def write(self, folder: Path) -> None:
         """Write the three files."""
         with WeightFile(folder) as file:
-            self._embedding(GraphWriter("embedding", file)).save(folder / "embedding.onnx")
-            self._decoder(GraphWriter("decoder", file)).save(folder / "decoder.onnx")
+            real = np.float16 if self.precision == "fp16" else np.float32
+            self._embedding(GraphWriter("embedding", file, real)).save(folder / "embedding.onnx")
+            self._decoder(GraphWriter("decoder", file, real)).save(folder / "decoder.onnx")
 
     @cached_property
     def _table(self) -> np.ndarray | Blocks:
         """The embedding's table: as it is, or in 8 bits where the matrices have fewer than 32."""
         name = "model.embed_tokens.weight"
-        carried, table = self.carried.get(name), self.weights[name]
+        carried = self.carried.get(name)
         if carried is not None and carried.bits == 8 and carried.residue is None:
             return carried
-        return table if self.precision == "fp32" or self.shape.hidden % BLOCK else nearest(table, 8)
+        table = self.weights[name]
+        return table if self.precision in ("fp32", "fp16") or self.shape.hidden % BLOCK else nearest(table, 8)
 
     def _embedding(self, graph: GraphWriter) -> GraphWriter:
         """Ids below V are tokens, id V + r is row r of the encoders' features."""
         size, vocabulary = self.shape.hidden, self.shape.vocabulary
         ids = graph.input("input_ids", np.int64, ["batch", "sequence"])
-        features = graph.input("features", np.float32, ["rows", size])
+        features = graph.input("features", graph.real, ["rows", size])
         words = graph.op("Min", ids, graph.constant("last", vocabulary - 1, np.int64))
         flat = graph.op("Reshape", words, graph.ints(-1))
         table = self._table
@@ -88,23 +90,39 @@ class DecoderWriter:
         row = graph.op("Add", ids, graph.op("Sub", count, graph.constant("vocabulary", vocabulary, np.int64)))
         is_row = graph.op("GreaterOrEqual", ids, graph.constant("vocabulary", vocabulary, np.int64))
         out = graph.op("Gather", rows, graph.op("Where", is_row, row, own))
-        graph.output(out, "inputs_embeds", np.float32, ["batch", "sequence", size])
+        graph.output(out, "inputs_embeds", graph.real, ["batch", "sequence", size])
         return graph
 
     def _decoder(self, graph: GraphWriter) -> GraphWriter:
         shape = self.shape
-        x = graph.input("inputs_embeds", np.float32, ["batch", "sequence", shape.hidden])
+        x = graph.input("inputs_embeds", graph.real, ["batch", "sequence", shape.hidden])
         mask = graph.input("attention_mask", np.int64, ["batch", "total"])
         lengths = graph.op("ReduceSum", mask, graph.ints(1), keepdims=0)  # [B]
         last = graph.op("Sub", lengths, graph.constant("one", 1, np.int64))
         total = graph.op("Shape", mask, start=1, end=2)  # [1]
         sizes = (graph.op("Cast", last, to=6), graph.op("Cast", total, to=6))  # int32
-        y = ""
+        self._rows = graph.op("Concat", graph.op("Shape", x, start=0, end=2), graph.ints(-1), axis=0)  # B, T, -1
+        y, x = "", self._flat(graph, x, shape.hidden)
         for layer in range(shape.layers):
             x, y = self._layer(graph, layer, x, y, sizes)
-        x = graph.op("Add", x, y)
-        graph.output(self._head(graph, self._last(graph, x, last, total)), "logits", np.float32, ["batch", "classes"])
+        x = self._apart(graph, graph.op("Add", x, y))
+        logits = self._head(graph, self._last(graph, x, last, total))
+        logits = logits if graph.real == np.float32 else graph.op("Cast", logits, to=1)
+        graph.output(logits, "logits", np.float32, ["batch", "classes"])
         return graph
+
+    @property
+    def _is_flat(self) -> bool:
+        """Whether the rows of a batch are one axis between the attentions, as 4-bit products want it."""
+        return self.precision == "int4"
+
+    def _flat(self, graph: GraphWriter, x: str, width: int) -> str:
+        """[B * T, width] where the batch is flat."""
+        return graph.op("Reshape", x, graph.ints(-1, width)) if self._is_flat else x
+
+    def _apart(self, graph: GraphWriter, x: str) -> str:
+        """[B, T, n] again."""
+        return graph.op("Reshape", x, self._rows) if self._is_flat else x
 
     def _layer(self, graph: GraphWriter, layer: int, x: str, y: str, sizes: tuple[str, str]) -> tuple[str, str]:
         """The residual stream after the layer's attention, and what its MLP adds to it."""
@@ -128,22 +146,24 @@ class DecoderWriter:
 
     def _attention(self, graph: GraphWriter, prefix: str, layer: int, x: str, sizes: tuple[str, str]) -> str:
         shape = self.shape
-        pieces = self._linears(graph, x, [f"{prefix}.{PATHS[name]}" for name in "qkv"], split=shape.qk_norm)
+        made = self._linears(graph, x, [f"{prefix}.{PATHS[name]}" for name in "qkv"], split=shape.qk_norm)
+        made = [self._apart(graph, y) for y in made]
         if shape.qk_norm:
-            pieces = [self._head_norm(graph, f"{prefix}.self_attn.{n}_norm.weight", pieces[i]) for i, n in
-                      enumerate("qk")] + pieces[2:]  # fmt: skip
+            made[:2] = [
+                self._head_norm(graph, f"{prefix}.self_attn.{n}_norm.weight", made[i]) for i, n in enumerate("qk")
+            ]
         kinds: list[int | str] = ["batch", shape.kv_heads, "past", shape.head_size]
-        past = [graph.input(f"past_key_values.{layer}.{part}", np.float32, kinds) for part in ("key", "value")]
+        past = [graph.input(f"past_key_values.{layer}.{part}", graph.real, kinds) for part in ("key", "value")]
         tables = [graph.constant(name, table) for name, table in zip(("cosines", "sines"), self.rotary, strict=True)]
         names = [f"context.{layer}", f"present.{layer}.key", f"present.{layer}.value"]
         knobs = {"num_heads": shape.heads, "kv_num_heads": shape.kv_heads, "do_rotary": 1}
         if shape.window is not None:
             knobs["local_window_size"] = shape.window
-        ready = pieces if len(pieces) == 3 else [pieces[0], "", ""]
+        ready = made if len(made) == 3 else [made[0], "", ""]
         graph.add("GroupQueryAttention", [*ready, *past, *sizes, *tables], names, ORT, **knobs)
         for name in names[1:]:
-            graph.output(name, name, np.float32, ["batch", shape.kv_heads, "present", shape.head_size])
-        return names[0]
+            graph.output(name, name, graph.real, ["batch", shape.kv_heads, "present", shape.head_size])
+        return self._flat(graph, names[0], shape.query)
 
     def _head_norm(self, graph: GraphWriter, name: str, x: str) -> str:
         """RMSNorm of each head by itself."""
@@ -168,13 +188,10 @@ class DecoderWriter:
         table = self._table
         if "lm_head.weight" not in self.weights and not isinstance(table, Blocks):
             return graph.op("Gemm", x, graph.constant("table", table), transB=1)
-        x = graph.op("Unsqueeze", x, graph.ints(1))  # [B, 1, D]
         if "lm_head.weight" in self.weights:
-            y = self._linear(graph, x, "lm_head")
-        else:
-            assert isinstance(table, Blocks)
-            y = blockwise(graph, x, "table", table)
-        return graph.op("Squeeze", y, graph.ints(1))
+            return self._linear(graph, x, "lm_head")
+        assert isinstance(table, Blocks)
+        return blockwise(graph, x, "table", table)[0]
 
     def _linears(self, graph: GraphWriter, x: str, paths: list[str], split: bool = True) -> list[str]:
         """Several linears of one x as one; apart again where they are to be `split` or cannot be one."""
@@ -182,31 +199,50 @@ class DecoderWriter:
         one = stacked(carried) if len(carried) == len(paths) else None
         if self.precision == "int4" and carried and one is None:
             return [self._linear(graph, x, path) for path in paths]
-        widths = [len(self.weights[f"{path}.weight"]) for path in paths]
-        name, biases = "+".join(paths), [self.weights.get(f"{path}.bias") for path in paths]
+        widths = [self._width(f"{path}.weight") for path in paths]
         weight = None if one is not None else np.concatenate([self.weights[f"{path}.weight"] for path in paths])
-        y = self._matrix(graph, x, name, weight, one)
-        if any(bias is not None for bias in biases):
-            whole = [np.zeros(w, np.float32) if b is None else b for w, b in zip(widths, biases, strict=True)]
-            y = graph.op("Add", y, graph.constant(f"{name}.bias", np.concatenate(whole)))
+        biases = [self.weights.get(f"{path}.bias") for path in paths]
         if not split:
-            return [y]
-        return graph.op("Split", y, graph.ints(*widths), outputs=len(paths), axis=-1)
+            none = [np.zeros(w, np.float32) if b is None else b for w, b in zip(widths, biases, strict=True)]
+            whole = None if all(bias is None for bias in biases) else np.concatenate(none)
+            widths, biases = [sum(widths)], [whole]
+        made = self._matrix(graph, x, "+".join(paths), weight, one, widths)
+        return [
+            y if bias is None else graph.op("Add", y, graph.constant(f"{paths[i]}.bias", bias))
+            for i, (y, bias) in enumerate(zip(made, biases, strict=True))
+        ]
+
+    def _width(self, name: str) -> int:
+        """The outputs of a matrix."""
+        return len(self.carried[name].q) if name in self.carried else len(self.weights[name])
 
     def _linear(self, graph: GraphWriter, x: str, path: str) -> str:
-        y = self._matrix(graph, x, path, self.weights[f"{path}.weight"], self.carried.get(f"{path}.weight"))
-        bias = self.weights.get(f"{path}.bias")
+        name, bias = f"{path}.weight", self.weights.get(f"{path}.bias")
+        carried = self.carried.get(name)
+        weight = None if carried is not None else self.weights[name]
+        y = self._matrix(graph, x, path, weight, carried, [self._width(name)])[0]
         return y if bias is None else graph.op("Add", y, graph.constant(f"{path}.bias", bias))
 
-    def _matrix(self, graph: GraphWriter, x: str, name: str, weight: np.ndarray | None, carried: Blocks | None) -> str:
+    def _matrix(
+        self,
+        graph: GraphWriter,
+        x: str,
+        name: str,
+        weight: np.ndarray | None,
+        carried: Blocks | None,
+        widths: list[int],
+    ) -> list[str]:
+        """The product with one matrix, in pieces of these widths."""
         if carried is not None:
-            return blockwise(graph, x, name, carried)
+            return blockwise(graph, x, name, carried, widths)
         assert weight is not None
-        if self.precision == "fp32" or weight.shape[1] % BLOCK:
-            return dense(graph, x, name, weight)
-        if self.precision == "int8_dynamic":
-            return dynamic(graph, x, name, weight)
-        return blockwise(graph, x, name, nearest(weight, 8 if self.precision == "int8" else 4))
+        if self.precision in ("fp32", "fp16") or weight.shape[1] % BLOCK:
+            y = dense(graph, x, name, weight)
+        elif self.precision == "int8_dynamic":
+            y = dynamic(graph, x, name, weight)
+        else:
+            return blockwise(graph, x, name, nearest(weight, 8 if self.precision == "int8" else 4), widths)
+        return [y] if len(widths) == 1 else pieces(graph, y, widths)
 
 
 def decoder_writer(lm: Any, precision: str, carried: Callable[[], Mapping[str, Blocks]]) -> DecoderWriter | str:

@@ -152,10 +152,22 @@ def quantize(path_in: Path, path_out: Path, precision: str, skip: list[str]) -> 
     quantizer = _quantizer()(model, block_size=32, accuracy_level=4, nodes_to_exclude=kept, **PRECISIONS[precision])
     with _quiet():
         quantizer.process()
-    model = quantizer.model.model
-    with _aside(path_out) as draft:
+    _save(quantizer.model.model, path_out)
+
+
+def halve(path_in: Path, path_out: Path) -> None:
+    """Write the graph with its weights and its sums in float16; what goes in and comes out stays float32."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with _quiet():
+        model = convert_float_to_float16(onnx.load(path_in), keep_io_types=True, disable_shape_infer=True)
+    _save(model, path_out)
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    with _aside(path) as draft:
         external = model.ByteSize() >= EXTERNAL_BYTES
-        onnx.save(model, draft, save_as_external_data=external, location=f"{path_out.name}.data" if external else None)
+        onnx.save(model, draft, save_as_external_data=external, location=f"{path.name}.data" if external else None)
 
 
 class _Flat(nn.Module):

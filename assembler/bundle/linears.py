@@ -77,25 +77,39 @@ def dense(graph: GraphWriter, x: str, name: str, weight: np.ndarray) -> str:
     return graph.op("MatMul", x, graph.constant(name, weight.T))
 
 
-def blockwise(graph: GraphWriter, x: str, name: str, blocks: Blocks) -> str:
-    """y from integers; where a block's offset is not that of onnxruntime, the sums of x's blocks times the rest."""
-    outputs, inputs = len(blocks.q), blocks.q.shape[1] * BLOCK
-    packed = graph.constant(f"{name}.q", blocks.packed)
-    scale = graph.constant(f"{name}.scale", blocks.scale.reshape(-1))
-    size = {"K": inputs, "N": outputs, "bits": blocks.bits, "block_size": BLOCK, "accuracy_level": 4}
-    y = graph.op("MatMulNBits", x, packed, scale, domain=ORT, **size)
-    if (rest := blocks.residue) is None:
-        return y
-    return graph.op("Add", y, graph.op("MatMul", sums(graph, x, inputs), graph.constant(f"{name}.rest", rest)))
+def blockwise(graph: GraphWriter, x: str, name: str, blocks: Blocks, widths: list[int] | None = None) -> list[str]:
+    """y from integers, cut into pieces of these widths, in one product.
+
+    Where a block's offset is more than that of onnxruntime, x is [n, in]: columns of ones in a block and nothing
+    elsewhere come after W's and give the sums of x's blocks, which the rest of the offsets is multiplied with.
+    """
+    widths, rest = widths or [len(blocks.q)], blocks.residue
+    whole = blocks if rest is None else stacked([blocks, summing(blocks)])
+    assert whole is not None
+    packed = graph.constant(f"{name}.q", whole.packed)
+    scale = graph.constant(f"{name}.scale", whole.scale.reshape(-1))
+    size = {"K": whole.q.shape[1] * BLOCK, "N": len(whole.q), "bits": whole.bits, "block_size": BLOCK}
+    y = graph.op("MatMulNBits", x, packed, scale, domain=ORT, **size, accuracy_level=4)
+    if rest is None:
+        return [y] if len(widths) == 1 else pieces(graph, y, widths)
+    *parts, sums = pieces(graph, y, [*widths, len(whole.q) - len(blocks.q)])
+    ends = np.cumsum(widths)
+    own = [graph.constant(f"{name}.rest.{i}", rest[:, end - widths[i] : end]) for i, end in enumerate(ends)]
+    return [graph.op("Gemm", sums, matrix, part) for matrix, part in zip(own, parts, strict=True)]
 
 
-def sums(graph: GraphWriter, x: str, inputs: int) -> str:
-    """The sums of x's blocks of 32 [..., in / 32]; made once for all that reads x."""
-    made = f"{x}.sums"
-    if not any(made in node.output for node in graph.nodes):
-        shape = graph.op("Reshape", x, graph.ints(0, 0, inputs // BLOCK, BLOCK))
-        graph.add("ReduceSum", [shape, graph.ints(-1)], [made], keepdims=0)
-    return made
+def pieces(graph: GraphWriter, y: str, widths: list[int]) -> list[str]:
+    """y cut along its last axis."""
+    return graph.op("Split", y, graph.ints(*widths), outputs=len(widths), axis=-1)
+
+
+def summing(blocks: Blocks) -> Blocks:
+    """A matrix [in / 32, in] that sums the blocks of what `blocks` reads, in as many bits."""
+    count = blocks.q.shape[1]
+    q = np.full((count, count, BLOCK), blocks.zero, np.uint8)
+    scale = np.eye(count, dtype=np.float32)
+    q[np.arange(count), np.arange(count)] += 1
+    return Blocks(blocks.bits, q, scale, -blocks.zero * scale)
 
 
 def dynamic(graph: GraphWriter, x: str, name: str, weight: np.ndarray) -> str:

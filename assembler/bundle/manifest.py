@@ -25,7 +25,7 @@ def _inside(name: str) -> str:
 
 
 FileName = Annotated[str, AfterValidator(_inside)]
-Precision = Literal["fp32", "int8", "int8_dynamic", "int4"]
+Precision = Literal["fp32", "fp16", "int8", "int8_dynamic", "int4"]
 WEIGHTS = "weights.data"
 """The file that graphs of a bundle share, where they were written directly."""
 Side = Annotated[int, Field(ge=1, le=8192)]
@@ -150,6 +150,7 @@ class Input(Strict):
 class Slot(Strict):
     """A slot of the prompt: the graph that fills it, the inputs it takes, and the most tokens that come out.
 
+    `precision` is that of the graph's weights.
     Where it is `ragged` the graph's second output is a mask [B, tokens], and only the real ones enter the prompt.
     """
 
@@ -157,6 +158,7 @@ class Slot(Strict):
     inputs: list[str] = Field(min_length=1)
     tokens: int = Field(ge=1, le=2**20)
     ragged: bool = False
+    precision: Precision = "fp32"
 
 
 class PromptPart(Strict):

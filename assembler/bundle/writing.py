@@ -52,10 +52,13 @@ class WeightFile:
 
 
 class GraphWriter:
-    """One graph as it is written. Nodes come in the order in which they run; a constant is named once."""
+    """One graph as it is written. Nodes come in the order in which they run; a constant is named once.
 
-    def __init__(self, name: str, weights: WeightFile) -> None:
-        self.name, self.weights = name, weights
+    Numbers that are not whole are of the type `real`, float32 or float16.
+    """
+
+    def __init__(self, name: str, weights: WeightFile, real: Any = np.float32) -> None:
+        self.name, self.weights, self.real = name, weights, real
         self.nodes: list[onnx.NodeProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
@@ -77,7 +80,9 @@ class GraphWriter:
     def constant(self, name: str, array: Any, dtype: Any = None) -> str:
         """A constant of the graph; the first array under a name is the one that counts."""
         if name not in self._constants:
-            self._constants[name] = self.weights.tensor(name, np.asarray(array, dtype))
+            array = np.asarray(array, dtype)
+            array = array.astype(self.real) if array.dtype == np.float32 else array
+            self._constants[name] = self.weights.tensor(name, array)
         return name
 
     def ints(self, *values: int) -> str:

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from assembler.graph import Graph
 
 WIDTHS = ("hidden_size", "n_embd", "d_model")
+RECURRENT = frozenset([
+    "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "kimi_linear", "lfm2", "lfm2_moe", "mamba",
+    "mamba2", "minimax", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_5_moe", "qwen3_next", "recurrent_gemma",
+    "rwkv", "zamba", "zamba2",
+])  # fmt: skip
+"""Model types of transformers whose layers, or some of them, keep another state than keys and values."""
 
 
 @register
@@ -112,6 +118,10 @@ class CausalLM(ObjectivePart):
             return value("logits", classes=size_in(self._config(base) or {}, "vocab_size"))
         except AssemblerError as error:
             raise WireError("prompt", str(error)) from error
+
+    def unexported(self, base: Path) -> str:
+        kind = self.arch or (self._config(base) or {}).get("model_type", "")
+        return f"{kind} keeps another state than keys and values" if kind in RECURRENT else ""
 
     def weight_sources(self) -> dict[str, str]:
         named = {"weights": self.weights, "tokenizer": self.tokenizer}

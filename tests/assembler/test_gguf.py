@@ -1,6 +1,7 @@
 """A GGUF file gives back the model it was written from: config, weights and tokens."""
 
 import random
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,12 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from assembler.asking import ask
+from assembler.bundle.decoder import rotary_table as rotary_of
+from assembler.bundle.runtime import Bundle
 from assembler.errors import AssemblerError
 from assembler.gguf import _NAMES, Header, load_state, load_tokenizer, read_config
+from assembler.gguf_bundle import rotary_table, write_gguf_bundle
 
 SIZES = {
     "vocab_size": 96,
@@ -257,3 +262,44 @@ def test_a_tokenizer_that_is_not_read_says_what_to_give_instead(llama, field: by
     path.write_bytes(start[:at] + b"x" * len(value) + start[at + len(value) :])
     with pytest.raises(AssemblerError, match=r"tokenizer\.json"):
         load_tokenizer(path)
+
+
+@pytest.mark.parametrize(("kind", "precision"), [("Q4_1", "int4"), ("Q8_0", "int4"), ("F16", "int8")])
+def test_a_gguf_answers_as_a_bundle_as_near_to_torch_as_its_bits_allow(llama, kind, precision, tmp_path) -> None:
+    model, path = llama(quantise=lambda name: ggml.GGMLQuantizationType[kind if "proj" in name else "F32"])
+    (tmp_path / "bundle").mkdir()
+    write_gguf_bundle(path, tmp_path / "bundle")
+    bundle = Bundle(tmp_path / "bundle")
+    model.load_state_dict({**load_state(path), "lm_head.weight": load_state(path)["model.embed_tokens.weight"]})
+    embeds, lengths = bundle.encode([{"question": "hello 12"}])
+    with torch.no_grad():
+        exact = model(inputs_embeds=torch.from_numpy(embeds)).logits[0, -1].numpy()
+    given = bundle.decoding().start(embeds, lengths, 0)[0]
+    assert bundle.manifest.precision == precision and bundle.manifest.stop == [0]
+    assert np.abs(given - exact).max() < 0.03 * np.abs(exact).max()
+    assert ask(path, {}, ["hello 12"], 3) == bundle.generate([{"question": "hello 12"}], 3)[0].strip()
+
+
+def test_asking_a_gguf_needs_no_torch(llama) -> None:
+    _, path = llama()
+    code = f"from assembler.asking import ask; ask(Path({str(path)!r}), {{}}, ['e'], 1); print('torch' in sys.modules)"
+    code = f"import sys; from pathlib import Path; {code}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["False"], done.stderr
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {},
+        {"rope_type": "linear", "factor": 4.0},
+        {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+         "original_max_position_embeddings": 32},
+    ],
+)  # fmt: skip
+def test_the_rotary_table_is_that_of_transformers(scaling) -> None:
+    rope = {"rope_parameters": {"rope_theta": 5e4, **{"rope_type": "default"}, **scaling}}
+    wanted = rotary_of(LlamaForCausalLM(LlamaConfig(**SIZES, **rope)), 64)
+    config = {"rope_theta": 5e4, "max_position_embeddings": 64, "rope_scaling": scaling or None}
+    for mine, theirs in zip(rotary_table(config, 16), wanted, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=2e-5)

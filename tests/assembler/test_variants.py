@@ -1,0 +1,151 @@
+"""What a bundle brings beside its graphs, a precision a graph, and what a failed export leaves."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+
+from assembler.bundle.precisions import Precisions, read_precisions
+from assembler.bundle.runtime import Bundle
+from assembler.check import check
+from assembler.compile import compile_graph
+from assembler.errors import AssemblerError
+from assembler.export import export
+from assembler.files import clear_drafts
+from assembler.spec import parse
+
+SPEC = """\
+assembler: 1
+nodes:
+  photo: {type: input.image, size: [16, 16]}
+  eyes:
+    type: encoder.hf_vision
+    config: {model_type: vit, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, image_size: 16,
+             patch_size: 8, intermediate_size: 16}
+  bridge: {type: projector.linear}
+  talk:
+    type: backbone.causal_lm
+    arch: llama
+    config: {vocab_size: 300, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1, num_attention_heads: 2}
+    max_new_tokens: 5
+    prompt: "See {photo}: {question} {answer}"
+edges: [photo -> eyes, eyes -> bridge, bridge -> talk.photo]
+"""
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8))
+ROW = {"photo": PICTURE, "question": "what?", "answer": "abc"}
+BLOCKED = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers", "assembler", "components", "PIL", "pydantic"):
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Blocked())
+import runpy
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    return check(parse(SPEC, tmp_path_factory.mktemp("variants") / "spec.yaml")).require()
+
+
+@pytest.fixture(scope="module")
+def bundle(graph, tmp_path_factory):
+    """(folder, its parity report) in fp32."""
+    folder = tmp_path_factory.mktemp("bundles") / "plain"
+    return folder, export(graph, compile_graph(graph), folder, "fp32", [ROW])
+
+
+def run_alone(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """The bundle's own run_bundle.py, where nothing of this project and no torch can be imported."""
+    code = f"import sys; sys.argv = {[str(folder / 'run_bundle.py'), *arguments]!r}; exec({BLOCKED!r})"
+    return subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
+
+
+def test_a_bundles_own_script_answers_the_same_by_itself(bundle, tmp_path):
+    folder, _ = bundle
+    np.save(tmp_path / "photo.npy", np.asarray(PICTURE))
+    done = run_alone(folder, "--input", f"photo={tmp_path / 'photo.npy'}", "--text", "question=what?")
+    assert done.stdout.removesuffix("\n") == Bundle(folder).generate([ROW])[0] and not done.stderr, done.stderr
+    assert len((folder / "run_bundle.py").read_text().splitlines()) < 150
+
+
+def test_a_bundles_page_shows_its_figures_and_fetches_nothing(bundle):
+    folder, report = bundle
+    page = (folder / "parity.html").read_text()
+    assert f"{report['drift']['kl']:.1e}" in page and f"{report['graphs'][0]['max_abs']:.1e}" in page
+    assert not any(word in page for word in ("http", "src=", "<script", "url("))
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    assert {"parity.html", "run_bundle.py", "genai_config.json", "decoder.genai.onnx"} <= set(files)
+
+
+def test_the_config_for_onnxruntime_genai_names_what_the_graph_has(bundle):
+    model = json.loads((bundle[0] / "genai_config.json").read_text())["model"]
+    decoder = model["decoder"]
+    session = onnxruntime.InferenceSession(str(bundle[0] / decoder["filename"]), providers=["CPUExecutionProvider"])
+    for side, found in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
+        layers = range(decoder["num_hidden_layers"])
+        names = {name % i if "%" in name else name for name in decoder[side].values() for i in layers}
+        assert names == {x.name for x in found}
+    assert next(x for x in session.get_outputs() if x.name == "logits").shape[1] == 1
+
+
+def test_half_precision_a_graph_stays_near_and_is_smaller(bundle, graph, tmp_path):
+    chosen = Precisions("fp16", {"photo": "fp16"})
+    report = export(graph, compile_graph(graph), tmp_path / "half", chosen, [ROW])
+    assert report["precision"] == "fp16, photo fp16" and report["graphs"][0]["relative"] <= 1e-2
+    assert 0 < report["drift"]["kl"] < 1e-4 and report["speed"]["decode"] > 0 and report["load_seconds"] > 0
+    sizes = [(folder / "weights.data").stat().st_size for folder in (tmp_path / "half", bundle[0])]
+    assert sizes[0] < 0.7 * sizes[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "decoder", "slots"),
+    [
+        ("int4", "int4", {}),
+        ("talk=int8, photo=fp16", "int8", {"photo": "fp16"}),
+        ("photo=int4", "fp32", {"photo": "int4"}),
+    ],
+)
+def test_a_precision_is_of_the_decoder_or_of_a_graph(text, decoder, slots):
+    assert read_precisions(text, "talk", ["photo"]) == Precisions(decoder, slots)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("int5", "is one of fp32"),
+        ("eyes=int4", "no graph eyes; there are talk, photo"),
+        ("photo=int8_dynamic", "one of"),
+    ],
+)
+def test_a_precision_that_is_none_is_said(text, sentence):
+    with pytest.raises(AssemblerError, match=sentence):
+        read_precisions(text, "talk", ["photo"])
+
+
+def test_a_full_disk_is_said_and_nothing_is_left(graph, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("assembler.export._write_graphs", full)
+    with pytest.raises(AssemblerError, match=r"the disk of .*out is full; make room"):
+        export(graph, compile_graph(graph), tmp_path / "out", "fp32", [ROW])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_export_left_is_swept_up_and_what_a_living_one_writes_is_not(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for pid in (dead.pid, os.getpid()):
+        (tmp_path / f".out.{pid}").mkdir()
+    clear_drafts(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == [f".out.{os.getpid()}"]
