@@ -37,15 +37,16 @@ class Status:
 
 
 def newest_of(workspace: Workspace, graph: dict[str, Any]) -> dict[str, Any] | None:
-    """How far the newest run of a graph is: one of a spec of its name that trains nothing which the graph has not.
+    """How far the newest run of a graph is: one of a spec of its name with the same parts under the same names.
 
     `learning` is what its stage of now trains.
     """
-    names = {*graph["nodes"], *graph["adapters"]}
+    own = _parts({**graph["nodes"], **graph["adapters"]})
     for run in runs_in(workspace):
-        stages = stages_of(run)
-        trained = {name for stage in stages for name in stage.train}
-        if trained and trained <= names and name_of(run) == graph["name"]:
+        document, stages = _document(run), stages_of(run)
+        if document is None or document.name != graph["name"] or not stages:
+            continue
+        if _parts({**document.nodes, **document.adapters}) == own:
             now = status(run)
             stage = next((stage for stage in stages if stage.name == now.stage), stages[0])
             found = {key: getattr(now, key) for key in ("state", "stage", "step", "steps", "loss")}
@@ -155,10 +156,8 @@ def stages_of(run: Run) -> list[Stage]:
     return list(document.stages) if document else []
 
 
-def name_of(run: Run) -> str | None:
-    """What the spec of a run is called, None while it has none."""
-    document = _document(run)
-    return document.name if document else None
+def _parts(section: dict[str, Any]) -> dict[str, Any]:
+    return {name: raw.get("type") if isinstance(raw, dict) else None for name, raw in section.items()}
 
 
 def _document(run: Run) -> Document | None:

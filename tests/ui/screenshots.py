@@ -96,18 +96,23 @@ def export(page: Page) -> None:
     expect(page.get_by_test_id("stSpinner")).to_have_count(0, timeout=SLOW)
 
 
-def nothing(page: Page) -> None:
-    """The page as it opens."""
+def gallery(page: Page) -> None:
+    expect(page.get_by_role("heading", name="Ready to use")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_role("button", name="Open").nth(8)).to_be_visible(timeout=SLOW)
+
+
+def runs(page: Page) -> None:
+    expect(page.get_by_text("+++ digits")).to_be_visible(timeout=SLOW)
 
 
 PAGES = {
     "build": ("?spec=specs/digits-smollm.yaml", build),
-    "gallery": ("gallery", nothing),
+    "gallery": ("gallery", gallery),
     "setup": ("train?spec=specs/digits.yaml", setup),
     "train": ("train?run=digits", train),
     "try": ("try", ask),
     "export": ("export", export),
-    "runs": ("runs", nothing),
+    "runs": ("runs", runs),
 }
 
 
@@ -136,6 +141,7 @@ def main(names: list[str]) -> None:
                     address, act = PAGES[name]
                     size = {**SIZE, "height": TALL.get(name, SIZE["height"])}
                     page = browser.new_page(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
+                    page.set_default_timeout(SLOW)
                     page.goto(f"{server.url}/{address}")
                     act(page)
                     picture(page, DOCS / f"{name}-{scheme}.png")
