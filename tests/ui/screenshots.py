@@ -119,6 +119,7 @@ PAGES = {
 def picture(page: Page, path: Path) -> None:
     """The page in few colours, small enough for git."""
     expect(page.get_by_test_id("stSkeleton")).to_have_count(0)
+    expect(page.get_by_test_id("stStatusWidget")).to_be_hidden(timeout=SLOW)  # nothing runs any more
     page.wait_for_timeout(2500)  # until charts and pictures stand still
     with tempfile.NamedTemporaryFile(suffix=".png") as raw:
         page.screenshot(path=raw.name)
