@@ -30,7 +30,7 @@ from assembler.bundle.manifest import (
     write_manifest,
 )
 from assembler.bundle.page import write_page
-from assembler.bundle.parity import compare
+from assembler.bundle.parity import LIMITS, compare
 from assembler.bundle.precisions import Precisions
 from assembler.bundle.runtime import Bundle
 from assembler.compile import Assembly
@@ -313,7 +313,7 @@ def parity(
             if not (mask.cpu().numpy() == real).all():
                 raise AssemblerError(f"{slot}.onnx marks other tokens as real than torch does; nothing was written")
             wanted, given = wanted[mask], given[real]
-        table.append(compare(f"{slot}.onnx", wanted, given, precisions.slots.get(slot, "fp32")))
+        table.append(compare(f"{slot}.onnx", wanted, given, LIMITS[precisions.slots.get(slot, "fp32")]))
     whole = compare("end to end", reference["logits"], bundle.logits(asked))
     same = [a == b for a, b in zip(reference["ids"], bundle.generate_ids(asked), strict=True)]
     greedy = sum(same) / len(same)

@@ -89,7 +89,7 @@ def test_a_graph_without_an_llm_is_refused_by_node_and_reason(spec, tmp_path):
 
 def test_a_failed_export_leaves_nothing(unbroken, tmp_path, monkeypatch):
     graph, assembly = load_run(unbroken.folder)
-    monkeypatch.setattr("assembler.export.compare", lambda name, a, b: {"graph": name, "relative": 1.0, "ok": False})
+    monkeypatch.setattr("assembler.export.compare", lambda name, *_: {"graph": name, "relative": 1.0, "ok": False})
     with pytest.raises(AssemblerError, match="nothing was written"):
         export(graph, assembly, tmp_path / "out", "fp32", split(graph)[1])
     assert list(tmp_path.iterdir()) == []
