@@ -52,7 +52,7 @@ class MixtureOfTaskAdapters(NumberedPart):
         return {"tasks": 3, "size": 4}
 
     @model_validator(mode="after")
-    def _known(self) -> MixtureOfTaskAdapters:
+    def _within(self) -> MixtureOfTaskAdapters:
         for name, limit in (("task", self.tasks - 1), ("top_k", self.tasks)):
             value = getattr(self, name)
             if value is not None and value > limit:
