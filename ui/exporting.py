@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import statistics
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from ui.training import runs_in
 from ui.workspace import Workspace
 
 CHUNK = 1 << 20
+_measuring = threading.Lock()
 MEASURED = 4
 """Rows that a bundle's speed is measured on."""
 
@@ -148,11 +150,17 @@ def speed_of(workspace: Workspace, name: str) -> Speed | None:
 
 
 def measure(workspace: Workspace, name: str) -> None:
-    """Let a bundle answer held-out rows of its run and note how fast it was, after one answer that is not counted.
+    """Measure a bundle, one at a time whoever asks, since two at once would measure each other.
 
     Raises:
         AssemblerError: its run is not here any more, or the bundle is damaged.
     """
+    with _measuring:
+        _measure(workspace, name)
+
+
+def _measure(workspace: Workspace, name: str) -> None:
+    """Let a bundle answer held-out rows of its run and note how fast it was, after one answer that is not counted."""
     from assembler.batches import split
     from assembler.bundle.runtime import Bundle
     from assembler.export import samples
