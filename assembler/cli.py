@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import typer
 
 from assembler.adapters.commands import app as adapters_app
+from assembler.bundle.manifest import Precision
 from assembler.commanding import command_on, print_json
 from assembler.errors import AssemblerError
 from assembler.runs import Run
@@ -225,13 +226,24 @@ def eval_(
         print_scores(report)
 
 
+def _precision_words(text: str) -> str:
+    """The option as it is, if every word in it is a precision."""
+    for word in (item.rpartition("=")[2].strip() for item in text.split(",")):
+        if word not in get_args(Precision):
+            raise typer.BadParameter(f"{word or 'nothing'} is none; there are {', '.join(get_args(Precision))}")
+    return text
+
+
 @command("assembler export exports/runs/digits --out exports/bundles/digits --precision int8")
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Folder of the bundle, new.", show_default=False)],
     precision: Annotated[
         str,
-        typer.Option(help="Of the decoder: fp32, fp16, int8, int8_dynamic, int4; or a graph: talk=int4,photo=fp16."),
+        typer.Option(
+            callback=_precision_words,
+            help="Of the decoder: fp32, fp16, int8, int8_dynamic, int4; or a graph: talk=int4,photo=fp16.",
+        ),
     ] = "fp32",
     max_kl: Annotated[
         float | None, typer.Option(min=0, help="Nats a token it may drift; by default by precision.")

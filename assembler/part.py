@@ -200,10 +200,10 @@ class AdapterPart(Part):
     every: int = Field(1, ge=1, le=1000, description="each n-th layer, from the first")
     weights: str = Field("random", description="a folder with the adapter's file, such as file:adapters/tune")
 
-    @classmethod
     def unexported(self, base: Path) -> str:
         return self.exports
 
+    @classmethod
     def small(cls) -> dict[str, Any]:
         """Options that fit a tiny host of any family, of width 16; the laws of adapters are tried with them."""
         return {}

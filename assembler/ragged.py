@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 class Ragged(NamedTuple):
@@ -36,13 +37,19 @@ def spread(real: Tensor, mask: Tensor) -> Tensor:
     return values
 
 
+def unread(values: Tensor) -> bool:
+    """Whether nothing may depend on what is in a tensor: a graph is made for every length, or only shapes are there."""
+    return torch.compiler.is_compiling() or isinstance(values, FakeTensor)
+
+
 def on_real(layer: Callable[[Tensor], Tensor], x: Tensor | Ragged) -> Tensor | Ragged:
     """A layer that works on each position alone, on what is real of [B, T, D]; padding gives zeros.
 
-    An exported graph has one shape for every length, so that there the padding goes through the layer too.
+    A compiled or exported graph has one shape for every length, and a forecast only shapes, so that there the padding
+    goes through the layer too.
     """
     values, mask = parted(x)
-    if mask is None or torch.compiler.is_exporting():
+    if mask is None or unread(values):
         return paired(layer(values), mask)
     return Ragged(spread(layer(values[mask].unsqueeze(0))[0], mask), mask)  # [1, N, D] through the layer
 

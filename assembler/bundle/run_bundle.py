@@ -76,7 +76,8 @@ class Bundle:
 
     def prompt(self, files, words):
         """inputs_embeds [1, T, D] of the sample: ids from vocab_size on are rows of the slots' features."""
-        bos, text, rows = self.about.get("bos"), "", []
+        bos, text = self.about.get("bos"), ""
+        rows: list = []
         ids = [] if bos is None else [bos]
         for part in [*self.about["prompt"], {"slot": None}]:
             if "slot" not in part:

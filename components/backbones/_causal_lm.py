@@ -14,7 +14,7 @@ from assembler.batches import left_padded
 from assembler.bundle.prompt import prompt_ids, segments
 from assembler.caching import cache_argument
 from assembler.errors import AssemblerError, told
-from assembler.ragged import Ragged, parted
+from assembler.ragged import Ragged, parted, unread
 from assembler.template import ANSWER, Prompt
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ class PromptedLM(nn.Module):
         """inputs_embeds [B, T', D] and attention_mask [B, T'], both with all that is real at the right end.
 
         The padding of ragged features falls away as if it had never been in the prompt: what is real moves together,
-        in its order, so that any LM, a recurrent one too, sees no hole. T' is the most that is real in one row.
+        in its order, so that any LM, a recurrent one too, sees no hole. T' is the most that is real in one row; in a
+        compiled graph and in a forecast it is T.
         """
         parts = [parted(x) for x in features]
         embeds = self.embed(input_ids, [values for values, _ in parts])
@@ -68,7 +69,8 @@ class PromptedLM(nn.Module):
         keep = (attention_mask > 0) & ((input_ids < vocabulary) | rows[(input_ids - vocabulary).clamp(min=0)])  # [B, T]
         place = torch.arange(keep.shape[1], device=keep.device)
         order = (keep * keep.shape[1] + place).argsort(1)  # [B, T], keys are unique
-        order = order[:, -max(1, int(keep.sum(1).max())) :]  # [B, T']
+        if not unread(embeds):
+            order = order[:, -max(1, int(keep.sum(1).max())) :]  # [B, T']
         embeds = embeds.gather(1, order.unsqueeze(-1).expand(-1, -1, embeds.shape[-1]))
         return embeds, keep.gather(1, order).to(attention_mask.dtype)
 

@@ -153,7 +153,7 @@ def test_it_learns_to_guess_hidden_values_better_than_by_their_mean(tmp_path):
     kinds = torch.rand(3, 9) * 3 + 0.5  # three kinds of cell: a gene's value tells those of the others
     optimizer = torch.optim.AdamW(assembly.parameters(), lr=8e-3)
     losses, blind = [], []
-    for _ in range(100):
+    for _ in range(300):
         cells = kinds[torch.randint(0, 3, (16,))]
         loss = assembly(cell=cells)["loss"]
         optimizer.zero_grad()
