@@ -3,7 +3,7 @@ import dagre from "@dagrejs/dagre";
 import { adaptersOn, type Graph, hostOf, type Point, wiresOf } from "./document";
 
 export const NODE_WIDTH = 208;
-const LAYER_GAP = 166;
+const LAYER_GAP = 190;
 const ROW_GAP = 44;
 
 /** The input ports of a node, from the top down. */
@@ -36,17 +36,37 @@ function inOrder(graph: Graph, names: string[], portsOf: Ports): string[] {
   return [...found].filter((node) => names.includes(node));
 }
 
-/** Positions for some nodes (all by default), rounded to whole pixels. */
+/** How many wires between the same two columns cross, ports of a node one above the other. */
+function crossings(graph: Graph, at: Record<string, Point>, portsOf: Ports): number {
+  const wires = wiresOf(graph).flatMap(({ source, target, port }) => {
+    const node = hostOf(graph, target);
+    const [from, to] = [at[source], at[node]];
+    return from && to ? [{ columns: `${from[0]} ${to[0]}`, start: from[1], end: to[1] + portsOf(node).indexOf(port) }] : [];
+  });
+  let count = 0;
+  for (const [i, a] of wires.entries()) {
+    for (const b of wires.slice(i + 1)) if (a.columns === b.columns && (a.start - b.start) * (a.end - b.end) < 0) count += 1;
+  }
+  return count;
+}
+
+/** Positions for some nodes (all by default), rounded to whole pixels: of the two orders that dagre may take as equal,
+ * the one in which fewer wires cross at their ports. */
 export function tidy(graph: Graph, portsOf: Ports, only?: Set<string>): Record<string, Point> {
   const names = inOrder(graph, Object.keys(graph.nodes).filter((node) => !only || only.has(node)), portsOf);
+  const [one, other] = [laidOut(graph, names, portsOf), laidOut(graph, [...names].reverse(), portsOf)];
+  return crossings(graph, other, portsOf) < crossings(graph, one, portsOf) ? other : one;
+}
+
+function laidOut(graph: Graph, names: string[], portsOf: Ports): Record<string, Point> {
   const plan = new dagre.graphlib.Graph();
   plan.setGraph({ rankdir: "LR", ranksep: LAYER_GAP, nodesep: ROW_GAP });
   plan.setDefaultEdgeLabel(() => ({}));
   for (const node of names) plan.setNode(node, { width: NODE_WIDTH, height: nodeHeight(graph, node, portsOf(node).length) });
-  for (const { source, target } of wiresOf(graph)) {
-    const node = hostOf(graph, target);
-    if (names.includes(source) && names.includes(node)) plan.setEdge(source, node);
-  }
+  const rank = new Map(names.map((name, index) => [name, index]));
+  const wires = wiresOf(graph).map(({ source, target }) => [source, hostOf(graph, target)] as const);
+  const inside = wires.filter(([source, node]) => rank.has(source) && rank.has(node));
+  for (const [source, node] of inside.sort(([a], [b]) => rank.get(a)! - rank.get(b)!)) plan.setEdge(source, node);
   dagre.layout(plan);
   return Object.fromEntries(
     names.map((node) => {

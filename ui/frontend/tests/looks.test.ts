@@ -14,12 +14,17 @@ const PART: PartInfo = {
   trait: "delta", ports: {}, gives: [], grows: null, start: {}, fields: [],
 };
 
-test("what feeds the upper port stands above what feeds the lower", () => {
-  const nodes = Object.fromEntries(["low", "high", "a", "b", "talk"].map((name) => [name, { type: "x.y" }]));
-  const graph = graphOf({ nodes, edges: ["low -> a", "high -> b", "a -> talk.second", "b -> talk.first"] });
-  const at = tidy(graph, (node) => (node === "talk" ? ["first", "second"] : ["in"]));
-  expect(at.b![1]).toBeLessThan(at.a![1]);
-  expect(at.high![1]).toBeLessThan(at.low![1]);
+test.each([2, 3, 4, 5])("of %i ports, what feeds an upper one stands above what feeds a lower one", (count) => {
+  const ports = Array.from({ length: count }, (_, i) => `p${i}`);
+  const nodes = Object.fromEntries([...ports.flatMap((port) => [`in_${port}`, `by_${port}`]), "talk"].map((name) => [name, { type: "x.y" }]));
+  const edges = ports.flatMap((port) => [`in_${port} -> by_${port}`, `by_${port} -> talk.${port}`]);
+  for (const order of [edges, [...edges].reverse()]) {
+    const at = tidy(graphOf({ nodes, edges: order }), (node) => (node === "talk" ? ports : ["in"]));
+    for (const column of ["in", "by"]) {
+      const heights = ports.map((port) => at[`${column}_${port}`]![1]);
+      expect(heights).toEqual([...heights].sort((a, b) => a - b));
+    }
+  }
 });
 
 test("a rename and a removal reach what a stage trains and whose losses it counts", () => {
