@@ -30,7 +30,7 @@ export function wireText(carried: { kind: string | null; shape: Dim[]; ragged: b
 
 export function count(value: number): string {
   for (const [unit, name] of [[1e9, "B"], [1e6, "M"], [1e3, "k"]] as const) {
-    if (value >= unit) return `${(value / unit).toPrecision(3).replace(/\.?0+$/, "")} ${name}`;
+    if (value >= unit) return `${Number((value / unit).toPrecision(3))} ${name}`;
   }
   return String(value);
 }

@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { reduce } from "../src/actions";
 import { type Graph, learning } from "../src/document";
-import { share, wireText } from "../src/format";
+import { count, share, wireText } from "../src/format";
 import { tidy } from "../src/layout";
 import type { Dim, PartInfo } from "../src/messages";
 import { score } from "../src/parts";
@@ -52,6 +52,10 @@ test("labels of wires", () => {
   expect(wireText({ ...image, shape: ["batch", 10, 4], ragged: true, dtype: "bf16" }, "bytes")).toBe("≤80 B");
   expect(wireText({ ...image, kind: "text", shape: ["batch"], dtype: null }, "dtype")).toBe("[B]");
   expect(wireText(image, "none")).toBe("");
+});
+
+test("counts keep their zeros", () => {
+  expect([300_096, 135e6, 1_500_000, 20_000, 7].map(count)).toEqual(["300 k", "135 M", "1.5 M", "20 k", "7"]);
 });
 
 test("a share is all or nothing only when it is", () => {
