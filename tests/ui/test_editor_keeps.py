@@ -39,7 +39,7 @@ def move(canvas: Canvas, times: int) -> None:
         canvas.page.wait_for_timeout(80)
 
 
-def test_edits_during_a_slow_check_outlive_reload_and_restart(page: Page, slow: Server, watched) -> None:
+def test_edits_during_a_slow_check_outlive_reload_and_restart(slow: Server, page: Page, watched) -> None:
     canvas = Canvas(page, f"{slow.url}/?spec=specs/tiny.yaml")
     canvas.select("bridge")
     move(canvas, 5)

@@ -80,7 +80,7 @@ def server(installed: Installed, tmp_path: Path) -> Iterator[Server]:
     started.stop()
 
 
-def test_it_draws_checks_and_has_the_gallery(page: Page, server: Server, installed: Installed) -> None:
+def test_it_draws_checks_and_has_the_gallery(server: Server, page: Page, installed: Installed) -> None:
     canvas = Canvas(page, f"{server.url}/?spec=gallery/adaptformer.yaml")
     canvas.checked()
     canvas.expect_count("nodes", 3)

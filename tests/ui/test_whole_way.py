@@ -88,7 +88,7 @@ def server(tmp_path_factory):
     started.stop()
 
 
-def test_from_an_empty_canvas_to_a_bundle_on_the_disk(page, server, tmp_path):
+def test_from_an_empty_canvas_to_a_bundle_on_the_disk(server, page, tmp_path):  # the page is closed first
     page.goto(server.url)
     expect(page.get_by_text("An empty canvas")).to_be_visible()
     draw(page)
@@ -128,8 +128,9 @@ def train(page: Page) -> None:
     expect(page.get_by_role("radiogroup", name="talk in stage 1").get_by_role("radio", checked=True)).to_have_text(
         "LoRA"
     )
-    start = page.get_by_role("button", name="Start training")
-    expect(start).to_be_enabled()
+    # While the form is drawn anew, its old button may still be there, greyed.
+    start = page.get_by_role("button", name="Start training", disabled=False)
+    expect(start).to_have_count(1)
     start.click()
     expect(page.locator(".stMarkdownBadge")).to_contain_text("running")
     expect(page.get_by_test_id("stVegaLiteChart")).to_be_visible(timeout=SLOW)
