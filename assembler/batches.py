@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -45,9 +45,10 @@ class Batches:
     def __call__(self, rows: list[Row]) -> dict[str, Tensor]:
         return {**self.samples(rows), **self.extras(rows)}
 
-    def extras(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """The tensors that parts make of the rows themselves, such as a prompt's ids."""
-        made = {node: collate(list(rows)) for node, collate in self.collators.items()}
+    def extras(self, rows: Sequence[Row], names: Collection[str] | None = None) -> dict[str, Tensor]:
+        """The tensors that parts make of the rows themselves, such as a prompt's ids: all parts, or those named."""
+        collators = {n: collate for n, collate in self.collators.items() if names is None or n in names}
+        made = {node: collate(list(rows)) for node, collate in collators.items()}
         return {f"{node}_{key}": tensor for node, found in made.items() for key, tensor in found.items()}
 
     def samples(self, rows: Sequence[Row], nodes: Sequence[str] | None = None) -> dict[str, Tensor]:

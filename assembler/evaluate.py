@@ -31,8 +31,15 @@ class TorchAnswers:
         if hasattr(self.collator, "prompts"):
             return [self.collator.tokenizer.decode(ids, skip_special_tokens=True) for ids in self.ids(rows)]
         part: Any = self.graph.parts[self.node]
+        batch = {**self.batches.samples(rows), **self.batches.extras(rows, self._asked())}
         with inference(self.assembly):
-            return part.answer(self.assembly.output(self.node, self._on_device(self.batches(list(rows)))))
+            return part.answer(self.assembly.output(self.node, self._on_device(batch)))
+
+    def _asked(self) -> set[str]:
+        """The parts that make more of a row than its right answer, which one who asks does not know."""
+        parts = self.graph.parts
+        before = {n for n in self.graph.ancestors(self.node) if set(parts[n].extras) - set(parts[n].targets)}
+        return before | set(self.graph.adapters)
 
     def ids(
         self, rows: Sequence[Row], tell: Callable[[list[list[int]]], None] = lambda answers: None

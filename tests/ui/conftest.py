@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlparse
@@ -110,14 +110,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium."""
+def launch() -> Iterator[Callable[..., Browser]]:
+    """Start the system's Chromium, with more flags where they are given."""
     if CHROMIUM is None:
         pytest.skip("the tests of the page drive Chromium; install it (Debian: apt-get install chromium)")
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
-        yield found
-        found.close()
+        yield lambda *flags: playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=[*FLAGS, *flags])
+
+
+@pytest.fixture(scope="session")
+def browser(launch: Callable[..., Browser]) -> Iterator[Browser]:
+    """The system's Chromium."""
+    found = launch()
+    yield found
+    found.close()
 
 
 @dataclass
