@@ -17,7 +17,7 @@ from urllib.parse import urlparse
 
 import pytest
 from hypothesis import HealthCheck, settings
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
 
 PATIENCE = 60_000
 """Milliseconds that a page is waited for: as long as a slow computer that does other things too needs to draw it."""
@@ -179,3 +179,16 @@ def page(browser: Browser, watched: Watched) -> Iterator[Page]:
     context.close()
     assert watched.errors == []
     assert watched.beyond == []
+
+
+def press(button: Locator) -> None:
+    """Press the one such button. While Streamlit draws a form anew, its old button may for a moment stand beside it."""
+    while True:
+        expect(button).to_have_count(1)
+        try:
+            button.click()
+        except Error as error:  # drawn anew between the look and the click, and nothing was pressed
+            if "strict mode violation" not in str(error):
+                raise
+        else:
+            return

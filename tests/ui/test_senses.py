@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from assembler.spec import parse, read
 from assembler.train import train
 from tests.ui import senses
-from tests.ui.conftest import PATIENCE, Server, Watched
+from tests.ui.conftest import PATIENCE, Server, Watched, press
 from ui import talking
 from ui.workspace import WORKSPACE
 
@@ -104,7 +104,7 @@ def test_camera_microphone_cloud_and_cell(page: Page, tmp_path: Path) -> None:
     expect(page.get_by_text("0.5 s at 16,000 Hz")).to_have_count(0)
     expect(page.get_by_text(re.compile(r"^\d+\.\d s at \d\d,\d00 Hz$"))).to_be_visible()
 
-    page.get_by_role("button", name="Ask", exact=True).click()
+    press(page.get_by_role("button", name="Ask", exact=True))
     expect(page.get_by_text(re.compile("tokens in"))).to_be_visible(timeout=SLOW)
 
 

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from assembler.runs import Run
-from tests.ui.conftest import Server
+from tests.ui.conftest import Server, press
 from tests.ui.test_jobs import SPEC
 from ui import training
 from ui.access import TOKEN
@@ -24,7 +24,7 @@ def test_a_run_survives_the_server_and_is_found_stopped_resumed_and_deleted(page
     server = Server(tmp_path).start()
     try:
         page.goto(f"{server.url}/train?spec=specs/long.yaml")
-        page.get_by_role("button", name="Start training").click()
+        press(page.get_by_role("button", name="Start training"))
         expect(page.get_by_text("of 100,000")).to_be_visible(timeout=SLOW)
         run = Run(tmp_path / "runs" / "small-1")
         job = training.job_of(run)
@@ -38,17 +38,17 @@ def test_a_run_survives_the_server_and_is_found_stopped_resumed_and_deleted(page
         expect(badge(page)).to_contain_text("running")
         expect(page.get_by_test_id("stMetricValue").first).not_to_have_text(f"{step:,} of 100,000", timeout=SLOW)
         assert training.status(run).step > step
-        page.get_by_role("button", name="Stop training").click()
+        press(page.get_by_role("button", name="Stop training"))
         expect(badge(page)).to_contain_text("stopped", timeout=SLOW)
         assert training.status(run).word.startswith("stopped at step")
-        page.get_by_role("button", name="Resume").click()
+        press(page.get_by_role("button", name="Resume"))
         expect(badge(page)).to_contain_text("running", timeout=SLOW)
         page.get_by_role("link", name="Runs").click()
         expect(page.get_by_role("button", name="Delete")).to_be_disabled()
         job.stop(at_once=True)
         page.get_by_role("link", name="Gallery").click()
         page.get_by_role("link", name="Runs").click()
-        page.get_by_role("button", name="Delete").click()
+        press(page.get_by_role("button", name="Delete"))
         page.get_by_role("dialog").get_by_role("button", name="Delete").click()
         expect(page.get_by_text("There are no runs yet")).to_be_visible()
         assert not run.folder.exists()

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from assembler.bundle.runtime import Bundle
 from assembler.spec import parse, read
-from tests.ui.conftest import ROOT, Server
+from tests.ui.conftest import ROOT, Server, press
 from ui.exporting import speed_of
 from ui.workspace import Workspace
 
@@ -116,9 +116,7 @@ def train(page: Page) -> None:
     choose(page, "Dataset", "dataset.digits")
     expect(page.get_by_label("photo takes the image")).to_have_value("image")  # there is no other
     choose(page, "answer takes the text", "word")
-    add = page.get_by_role("button", name="Add a stage")
-    expect(add).to_have_count(1)  # while the form is drawn anew, its old button may still be there
-    add.click()
+    press(page.get_by_role("button", name="Add a stage"))
     steps = page.get_by_label("Steps", exact=True)
     steps.fill("20")
     steps.press("Tab")
@@ -128,10 +126,7 @@ def train(page: Page) -> None:
     expect(page.get_by_role("radiogroup", name="talk in stage 1").get_by_role("radio", checked=True)).to_have_text(
         "LoRA"
     )
-    # While the form is drawn anew, its old button may still be there, greyed.
-    start = page.get_by_role("button", name="Start training", disabled=False)
-    expect(start).to_have_count(1)
-    start.click()
+    press(page.get_by_role("button", name="Start training", disabled=False))
     expect(page.locator(".stMarkdownBadge")).to_contain_text("running")
     expect(page.get_by_test_id("stVegaLiteChart")).to_be_visible(timeout=SLOW)
     expect(page.get_by_text("20 of 20")).to_be_visible(timeout=SLOW)
@@ -151,14 +146,14 @@ def ask(page: Page, tmp_path) -> None:
     page.get_by_role("link", name="Try").click()
     button = page.get_by_role("button", name="Ask", exact=True)
     expect(button).to_be_enabled(timeout=SLOW)
-    button.click()
+    press(button)
     expect(page.get_by_text("tokens in")).to_be_visible(timeout=SLOW)
 
 
 def export(page: Page, tmp_path) -> None:
     """The bundle is written, equals torch and comes down whole."""
     page.get_by_role("link", name="Export").click()
-    page.get_by_role("button", name="Export", exact=True).click()
+    press(page.get_by_role("button", name="Export", exact=True))
     download = page.get_by_role("link", name="Download")
     expect(download).to_be_visible(timeout=SLOW)
     expect(page.get_by_text("equals torch")).to_be_visible()
@@ -175,7 +170,7 @@ def export(page: Page, tmp_path) -> None:
 
 def measure(page: Page, workspace: Workspace) -> None:
     """The bundle answers rows of its run, and how fast it was is in the table."""
-    page.get_by_role("button", name="Measure").click()
+    press(page.get_by_role("button", name="Measure"))
     for _ in range(SLOW // 100):
         if speed := speed_of(workspace, "model-1-fp32"):
             break
@@ -188,7 +183,7 @@ def side_by_side(page: Page) -> None:
     page.get_by_role("link", name="Try").click()
     button = page.get_by_role("button", name="Ask", exact=True)
     expect(button).to_be_enabled(timeout=SLOW)
-    button.click()
+    press(button)
     expect(page.get_by_text("tokens in")).to_have_count(2, timeout=SLOW)
     answers = page.locator(".st-key-answer-0, .st-key-answer-1").locator(".stText")
     expect(answers).to_have_count(2)
