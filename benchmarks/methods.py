@@ -1,11 +1,13 @@
 """Ten ways to adapt one frozen vision model, on real data: scanned digits first, then clothes, then the digits again.
 
-python -m benchmarks.methods [--method NAME ...] [--steps 80] [--rows 300] [--json]
+python -m benchmarks.methods [--method NAME ...] [--part scores|memory|time ...] [--steps 80] [--rows 300] [--out DIR]
 
 MobileNetV2 (ImageNet) -> MLP -> SmolLM2-135M-Instruct; the MLP is aligned once on the captions of Tux Paint's stamps
 and then frozen with the rest. Every method then learns, from that same model, the same batches of digits and after
 them the same batches of Fashion-MNIST. `forgotten` is how much of the score on digits the clothes cost. A step is
-forward, backward and update; memory is the peak of what a step holds beside the frozen model.
+forward, backward and update of one batch of clothes; memory is the peak of what it holds beside the frozen model.
+What is measured is kept in DIR, one file a method, and is not measured again: scores need patience, time a computer
+that does nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,10 @@ METHODS: dict[str, tuple[dict[str, Any], float]] = {
 }
 """The adapter, with its published defaults where nothing is said, and its learning rate; AdamW, no decay."""
 BATCH = 16
+PARTS = ("scores", "memory", "time")
 TITLES = ("method", "trainable", "digits", "clothes", "digits after", "forgotten", "step ms", "memory MiB")
+PAIRS = 15
+"""Timed steps of a method, after two that are not."""
 
 
 def graph_of(data: str, adapter: dict[str, Any] | None = None) -> Graph:
@@ -87,19 +92,15 @@ def batches(graph: Graph, rows: Rows, count: int) -> Iterator[dict[str, torch.Te
         yield collate([rows[int(i)] for i in torch.randint(len(rows), (BATCH,), generator=order)])
 
 
-def learn(graph: Graph, assembly: Assembly, names: Sequence[str], count: int, rate: float) -> list[float]:
-    """Seconds of each step."""
+def learn(graph: Graph, assembly: Assembly, names: Sequence[str], count: int, rate: float) -> None:
+    """Let these learn from `count` batches of a graph's data."""
     assembly.train_only(names)
     assembly.train()
     optimizer = torch.optim.AdamW([p for p in assembly.parameters() if p.requires_grad], rate, weight_decay=0)
     warm = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min(1.0, (i + 1) / 10) * (1 - i / (count + 1)))
-    found = []
     for batch in batches(graph, split(graph)[0], count):
-        start = time.perf_counter()
         step(assembly, optimizer, batch)
-        found.append(time.perf_counter() - start)
         warm.step()
-    return found
 
 
 def step(assembly: Assembly, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor]) -> None:
@@ -118,69 +119,111 @@ def score(graph: Graph, assembly: Assembly, most: int) -> dict[str, Any]:
     return {"score": report[report["metric"]], "interval": report["intervals"][report["metric"]], "n": report["n"]}
 
 
-def measured(name: str, bridge: Path, steps: int, most: int) -> dict[str, Any]:
-    """Everything about one method."""
+def scores(name: str, bridge: Path, steps: int, most: int) -> dict[str, Any]:
+    """What a method has learned of each task, and what it still knows of the first after the second."""
     adapter, rate = METHODS[name]
     first, second = (graph_of(data, adapter) for data in TASKS.values())
     assembly = compile_graph(first)
     load_learned(assembly, bridge)
-    took = learn(first, assembly, ["tune"], steps, rate)
+    learn(first, assembly, ["tune"], steps, rate)
     before = score(first, assembly, most)
-    took += learn(second, assembly, ["tune"], steps, rate)
-    found = {"method": name, "trainable": sum(p.numel() for p in assembly.parameters() if p.requires_grad)}
-    found |= {"digits": before, "clothes": score(second, assembly, most), "after": score(first, assembly, most)}
-    (batch,) = batches(second, split(second)[0], 1)
+    learn(second, assembly, ["tune"], steps, rate)
+    return {"digits": before, "clothes": score(second, assembly, most), "after": score(first, assembly, most)}
+
+
+def ready(name: str) -> tuple[Assembly, dict[str, torch.Tensor]]:
+    """A method's model, about to learn, and a batch for it."""
+    graph = graph_of(TASKS["clothes"], METHODS[name][0])
+    assembly = compile_graph(graph)
+    assembly.train_only(["tune"])
+    return assembly.train(), next(batches(graph, split(graph)[0], 1))
+
+
+def memory(name: str) -> dict[str, Any]:
+    """The trainable parameters, and the bytes at the peak of a step beside the model's weights."""
+    assembly, batch = ready(name)
+    mine = [p for p in assembly.parameters() if p.requires_grad]
 
     def made() -> Any:
-        optimizer = torch.optim.AdamW([p for p in assembly.train().parameters() if p.requires_grad])
+        optimizer = torch.optim.AdamW(mine)
         return lambda: step(assembly, optimizer, batch)
 
-    return {**found, "step_seconds": statistics.median(took), "memory_bytes": peak_bytes(made)}
+    return {"trainable": sum(p.numel() for p in mine), "memory_bytes": peak_bytes(made)}
+
+
+def seconds(name: str) -> dict[str, Any]:
+    """The median time of a step."""
+    assembly, batch = ready(name)
+    optimizer = torch.optim.AdamW([p for p in assembly.parameters() if p.requires_grad])
+    found = []
+    for _ in range(PAIRS + 2):
+        start = time.perf_counter()
+        step(assembly, optimizer, batch)
+        found.append(time.perf_counter() - start)
+    return {"step_seconds": statistics.median(found[2:])}
 
 
 def aligned(folder: Path, steps: int) -> Path:
     """The bridge, aligned on captions, in a file; and none of the tasks' pictures seen."""
-    graph = graph_of(ALIGN)
-    assembly = compile_graph(graph)
-    learn(graph, assembly, ["bridge"], steps, 1e-3)
-    save_learned(assembly, ["bridge"], folder / "bridge.safetensors")
-    return folder / "bridge.safetensors"
+    path = folder / "bridge.safetensors"
+    if not path.exists():
+        graph = graph_of(ALIGN)
+        assembly = compile_graph(graph)
+        learn(graph, assembly, ["bridge"], steps, 1e-3)
+        save_learned(assembly, ["bridge"], path)
+    return path
+
+
+def measured(name: str, folder: Path, parts: Collection[str], steps: int, most: int) -> dict[str, Any]:
+    """What is known of a method, with `parts` of it measured where they are not yet."""
+    path = folder / f"{list(METHODS).index(name)}.json"
+    found = json.loads(path.read_text()) if path.exists() else {"method": name}
+    if "scores" in parts and "digits" not in found:
+        found |= scores(name, aligned(folder, 2 * steps), steps, most)
+    if "memory" in parts and "memory_bytes" not in found:
+        found |= memory(name)
+    if "time" in parts and "step_seconds" not in found:
+        found |= seconds(name)
+    path.write_text(json.dumps(found))
+    return found
 
 
 def line(found: dict[str, Any]) -> list[str]:
-    """A row of the table."""
+    """A row of the table, with a dash for what is not measured yet."""
 
-    def figure(one: dict[str, Any]) -> str:
-        low, high = one["interval"]
-        return f"{one['score']:.3f}\n{low:.3f} to {high:.3f}"
+    def score_of(key: str) -> str:
+        if key not in found:
+            return "-"
+        low, high = found[key]["interval"]
+        return f"{found[key]['score']:.3f}\n{low:.3f} to {high:.3f}"
 
-    lost = found["digits"]["score"] - found["after"]["score"]
-    scores = [figure(found[key]) for key in ("digits", "clothes", "after")]
-    took, held = found["step_seconds"] * 1e3, found["memory_bytes"] / 2**20
-    return [found["method"], f"{found['trainable']:,}", *scores, f"{lost:.3f}", f"{took:.0f}", f"{held:.0f}"]
+    def number(key: str, text: str, per: float = 1.0) -> str:
+        return text.format(found[key] / per) if key in found else "-"
+
+    lost = f"{found['digits']['score'] - found['after']['score']:.3f}" if "digits" in found else "-"
+    columns = [found["method"], number("trainable", "{:,.0f}"), *map(score_of, ("digits", "clothes", "after")), lost]
+    return [*columns, number("step_seconds", "{:.0f}", 1e-3), number("memory_bytes", "{:.0f}", 2**20)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the chosen methods, all by default, and print the table."""
+    """Measure the chosen parts of the chosen methods, all by default, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.methods", description=__doc__)
     parser.add_argument("--method", action="append", choices=list(METHODS), help="only this one; may be repeated")
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this; may be repeated")
     parser.add_argument("--steps", type=int, default=80, help="steps on each task")
     parser.add_argument("--rows", type=int, default=300, help="held-out rows that are scored, at most")
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument("--out", type=Path, help="a folder that keeps what is measured; by default nothing is kept")
     chosen = parser.parse_args(arguments)
-    console, found = Console(stderr=True), []
+    console = Console(stderr=True)
     table = Table(*TITLES, title="ten methods on one frozen model, 95 % bootstrap intervals", title_justify="left")
-    with tempfile.TemporaryDirectory() as folder:
-        console.print("aligning the bridge on captions")
-        bridge = aligned(Path(folder), 2 * chosen.steps)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = chosen.out or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         for name in chosen.method or METHODS:
-            found.append(measured(name, bridge, chosen.steps, chosen.rows))
-            table.add_row(*line(found[-1]))
-            console.print(*(text.replace("\n", ", ") for text in line(found[-1])), sep="  ")
-    if chosen.json:
-        print(json.dumps(found, indent=2))
-    else:
-        Console().print(table)
+            found = measured(name, folder, chosen.part or PARTS, chosen.steps, chosen.rows)
+            table.add_row(*line(found))
+            console.print(*(text.replace("\n", ", ") for text in line(found)), sep="  ")
+    Console().print(table)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,26 @@ class Loadings(nn.Module):
         return weight + up @ down, bias
 
 
+class Factors(nn.Module):
+    """B A x with A [r, in] and B [out, r] that learn by themselves and only start as loadings in bases say."""
+
+    def __init__(self, loadings: Loadings) -> None:
+        super().__init__()
+        self.down, self.up = (nn.Parameter(factor.detach().clone()) for factor in loadings.factors())
+
+    @torch.no_grad()
+    def start(self, loadings: Loadings) -> None:
+        """Set A and B to the factors of other loadings."""
+        for own, factor in zip((self.down, self.up), loadings.factors(), strict=True):
+            own.copy_(factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.linear(x, self.down), self.up)  # [..., in] -> [..., r] -> [..., out]
+
+    def fold(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return weight + self.up @ self.down, bias
+
+
 def drawn_basis(width: int, count: int) -> Tensor:
     """`count` drawn directions at right angles: [width, count]."""
     return nn.init.orthogonal_(torch.empty(width, count))
@@ -63,8 +83,10 @@ def main_directions(factors: Sequence[Tensor], count: int) -> Tensor:
 
 
 @torch.no_grad()
-def fit(trial: Trial, sources: Sequence[str], project: bool) -> None:
+def fit(trial: Trial, sources: Sequence[str], made: Callable[[int, int], Loadings], project: bool) -> None:
     """Set the bases from the LoRAs in the folders that `sources` name, and with `project` the loadings from the first.
+
+    Where factors learn, they are set to what the loadings that `made` gives for two widths make of such bases.
 
     Raises:
         AssemblerError: there are none, one is no LoRA, or lacks a site.
@@ -75,23 +97,31 @@ def fit(trial: Trial, sources: Sequence[str], project: bool) -> None:
         )
     found = [loras_in(trial, source) for source in sources]
     for insert in trial.inserts.values():
-        module = insert.module
-        assert isinstance(module, Loadings)
         missing = next((source for source, has in zip(sources, found, strict=True) if insert.at not in has), None)
         if missing is not None:
             raise AssemblerError(
                 f"{missing} changes nothing at {insert.at}; set `sites` and `layers` to those of the LoRAs"
             )
-        tall = [has[insert.at] for has in found]
-        for own, loading, factors in (
-            (module.basis_a, module.loading_a, [a for a, _ in tall]),
-            (module.basis_b, module.loading_b, [b for _, b in tall]),
-        ):
-            own.copy_(main_directions(factors, own.shape[1]))
-            if project:
-                if factors[0].shape[1] != loading.shape[1]:
-                    raise AssemblerError(f"`rank` is {loading.shape[1]}, and the first LoRA's {factors[0].shape[1]}")
-                loading.copy_(own.T @ factors[0])
+        module, loras = insert.module, [has[insert.at] for has in found]
+        if isinstance(module, Factors):
+            loadings = made(module.down.shape[1], module.up.shape[0])
+            span(loadings, loras, project)
+            module.start(loadings)
+        elif isinstance(module, Loadings):
+            span(module, loras, project)
+
+
+def span(module: Loadings, loras: Sequence[tuple[Tensor, Tensor]], project: bool) -> None:
+    """Set the bases to the main directions of LoRAs at one place, and with `project` the loadings to the first's."""
+    for own, loading, factors in (
+        (module.basis_a, module.loading_a, [a for a, _ in loras]),
+        (module.basis_b, module.loading_b, [b for _, b in loras]),
+    ):
+        own.copy_(main_directions(factors, own.shape[1]))
+        if project:
+            if factors[0].shape[1] != loading.shape[1]:
+                raise AssemblerError(f"`rank` is {loading.shape[1]}, and the first LoRA's {factors[0].shape[1]}")
+            loading.copy_(own.T @ factors[0])
 
 
 def loras_in(trial: Trial, source: str) -> dict[str, tuple[Tensor, Tensor]]:

@@ -54,8 +54,10 @@ def prepared(folders, **options):
     return host
 
 
-def test_projected_on_all_of_its_directions_it_is_the_first_lora(folders):
-    host, one = prepared(folders, directions=16, init="project", sites="layers.*.attn.q"), host_of("llama")
+@pytest.mark.parametrize("learns", ["loadings", "factors"])
+def test_projected_on_all_of_its_directions_it_is_the_first_lora(folders, learns):
+    options = {"directions": 16, "init": "project", "sites": "layers.*.attn.q", "learns": learns}
+    host, one = prepared(folders, **options), host_of("llama")
     load_adapter(one, folders / "l0", "tune")
     for key, insert in adapters_of(one).inserts("tune").items():
         if "attn_v" in key:
@@ -69,6 +71,8 @@ def test_the_bases_do_not_learn(folders):
     host = prepared(folders, directions=4)
     names = [name.rpartition(".")[2] for name, _ in adapters_of(host).modules.named_parameters()]
     assert set(names) == {"loading_a", "loading_b"}
+    host = prepared(folders, directions=4, learns="factors")
+    assert {name.rpartition(".")[2] for name, _ in adapters_of(host).modules.named_parameters()} == {"down", "up"}
 
 
 @pytest.mark.parametrize(
