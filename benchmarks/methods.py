@@ -4,8 +4,8 @@ python -m benchmarks.methods [--method NAME ...] [--part scores|memory|time ...]
 
 MobileNetV2 (ImageNet) -> MLP -> SmolLM2-135M-Instruct; the MLP is aligned once on the captions of Tux Paint's stamps
 and then frozen with the rest. Every method then learns, from that same model, the same batches of digits and after
-them the same batches of Fashion-MNIST. `forgotten` is how much of the score on digits the clothes cost. A step is
-forward, backward and update of one batch of clothes; memory is the peak of what it holds beside the frozen model.
+them the same batches of Fashion-MNIST, in bf16. `forgotten` is how much of the score on digits the clothes cost. A
+step is forward, backward and update of one batch of clothes; memory is the peak of what it holds beside the model.
 What is measured is kept in DIR, one file a method, and is not measured again: scores need patience, time a computer
 that does nothing else.
 """
@@ -69,6 +69,7 @@ METHODS: dict[str, tuple[dict[str, Any], float]] = {
 """The adapter, with its published defaults where nothing is said, and its learning rate; AdamW, no decay."""
 BATCH = 16
 PARTS = ("scores", "memory", "time")
+BF16 = torch.autocast("cpu", torch.bfloat16)
 TITLES = ("method", "trainable", "digits", "clothes", "digits after", "forgotten", "step ms", "memory MiB")
 PAIRS = 15
 """Timed steps of a method, after two that are not."""
@@ -105,7 +106,9 @@ def learn(graph: Graph, assembly: Assembly, names: Sequence[str], count: int, ra
 
 def step(assembly: Assembly, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor]) -> None:
     """One forward, backward and update."""
-    assembly(**batch)["loss"].backward()
+    with BF16:
+        loss = assembly(**batch)["loss"]
+    loss.backward()
     optimizer.step()
     optimizer.zero_grad()
 
@@ -114,7 +117,8 @@ def score(graph: Graph, assembly: Assembly, most: int) -> dict[str, Any]:
     """Exact match on held-out rows, with its interval."""
     learned, held_out = split(graph)
     rows, answers = held_out[:most], TorchAnswers(graph, assembly)
-    given = [text for at in range(0, len(rows), 50) for text in answers(list(rows[at : at + 50]))]
+    with BF16:
+        given = [text for at in range(0, len(rows), 50) for text in answers(list(rows[at : at + 50]))]
     report = evaluate(graph, given, learned, rows)
     return {"score": report[report["metric"]], "interval": report["intervals"][report["metric"]], "n": report["n"]}
 

@@ -1,4 +1,4 @@
-"""`assembler adapters`: list, show, extract, prepare, merge and diff adapters that lie in files."""
+"""`assembler adapters`: list, show, extract, prepare, merge and diff adapters that lie in files, and `moved`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from assembler.commanding import command_on, print_json
 from assembler.errors import AssemblerError
 
-app = typer.Typer(no_args_is_help=True, help="Adapters in files: list, show, extract, prepare, merge, diff.")
+app = typer.Typer(no_args_is_help=True, help="Adapters in files: list, show, extract, prepare, merge, diff, moved.")
 command = command_on(app)
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of an adapter.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -108,6 +108,23 @@ def diff(first: Folder, second: Folder, as_json: Json = False) -> None:
         _table(report["tensors"])
         typer.echo("the same" if report["same"] else "they differ")
     raise typer.Exit(0 if report["same"] else 1)
+
+
+@command("assembler adapters moved exports/runs/fsa eyes --rows 256")
+def moved(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)],
+    node: Annotated[str, typer.Argument(metavar="NODE", help="A node of its spec.", show_default=False)],
+    rows: Annotated[int, typer.Option(min=1, help="How many held-out rows to look at.")] = 256,
+    as_json: Json = False,
+) -> None:
+    """Tell how far a run has moved a node's embeddings from where they began: mean cosine distance, without labels."""
+    from assembler.adapters.offline import moved as distance
+
+    report = distance(run, node, rows)
+    if as_json:
+        print_json(report)
+    else:
+        typer.echo("{node}: {distance:.4f} on {rows} rows, at most {most:.4f}".format(**report))
 
 
 def _numbers(text: str, count: int) -> list[float]:

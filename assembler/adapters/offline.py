@@ -185,3 +185,38 @@ def difference(first: Path, second: Path) -> dict[str, Any]:
     lone = {"only_first": sorted(set(one.tensors) - set(two.tensors))}
     lone["only_second"] = sorted(set(two.tensors) - set(one.tensors))
     return {"same": same, "options": changed, **lone, "tensors": rows}
+
+
+def moved(folder: Path, node: str, count: int) -> dict[str, Any]:
+    """How far a run has moved the embeddings of a node: the cosine distance to those that it began with.
+
+    It is read off the first `count` held-out rows, without their labels. Where it is large, what the run taught the
+    body of the model matters (the probe of First Session Adaptation, arXiv 2303.13199).
+
+    Raises:
+        AssemblerError: there is no such node, or it gives no tokens or embedding.
+    """
+    from assembler.batches import Batches, split
+    from assembler.compile import compile_graph, inference
+    from assembler.ragged import masked_mean, parted
+    from assembler.runs import load_run
+
+    graph, after = load_run(folder)
+    value = graph.values.get(node)
+    if value is None or value.kind not in ("tokens", "embedding"):
+        fits = [name for name, found in graph.values.items() if found and found.kind in ("tokens", "embedding")]
+        raise AssemblerError(f"{folder}: {node[:80]} gives no tokens and no embedding; name one of {', '.join(fits)}")
+    learn, held = split(graph)
+    rows, batches, before = held or learn, Batches(graph), compile_graph(graph)
+    needed = before.needed(only=[node])
+    inputs, found = [name for name in graph.samples if name in needed], []
+    for start in range(0, min(count, len(rows)), 32):
+        batch = batches.samples(list(rows[start : min(start + 32, count)]), inputs)
+        pooled = []
+        for assembly in (before, after):
+            with inference(assembly):
+                values, mask = parted(assembly.values(batch, only=[node])[node])
+            pooled.append(masked_mean(values, mask) if values.dim() == 3 else values)  # [B, d]
+        found.append(1 - torch.cosine_similarity(*pooled))
+    distances = torch.cat(found)
+    return {"node": node, "rows": len(distances), "distance": distances.mean().item(), "most": distances.max().item()}

@@ -14,18 +14,23 @@ from components._ctc import ctc_loss
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "huber": F.huber_loss}
 
 
+def mean_of(x: Tensor | Ragged) -> Tensor:
+    """The mean of the real tokens of [B, T, in], or an embedding as it is: [B, in]."""
+    values, mask = parted(x)
+    return masked_mean(values, mask) if values.dim() == 3 else values
+
+
 class PooledHead(nn.Module):
     """Mean over the real tokens, then one linear."""
 
-    def __init__(self, width: int, outer: int, dropout: float) -> None:
+    def __init__(self, width: int, outer: int, dropout: float, norm: bool = False) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
+        self.norm = nn.BatchNorm1d(width, affine=False, eps=1e-6) if norm else nn.Identity()
         self.linear = nn.Linear(width, outer)
 
     def logits(self, x: Tensor | Ragged) -> Tensor:
-        values, mask = parted(x)
-        pooled = masked_mean(values, mask) if values.dim() == 3 else values  # [B, in]
-        return self.linear(self.dropout(pooled))  # [B, out]
+        return self.linear(self.norm(self.dropout(mean_of(x))))  # [B, out]
 
 
 class ClassifierHead(PooledHead):

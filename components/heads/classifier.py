@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -19,15 +19,9 @@ if TYPE_CHECKING:
     from assembler.graph import Graph
 
 
-@register
-class Classifier(ObjectivePart):
-    """logits = W mean_t(x) + b over the real tokens: tokens [B, T, in] or an embedding [B, in] -> logits [B, classes].
+class LabelPart(ObjectivePart):
+    """A head that tells which of `classes` a sample is of, judged by the data column `label`."""
 
-    The loss is the cross-entropy to the data column `label`, a whole number from 0. With `dropout` the mean is dropped
-    out first. Parameters: in * classes + classes.
-    """
-
-    type = "head.classifier"
     accepts = {"in": ("tokens", "embedding", "features")}
     extras = ("labels",)
     targets = ("labels",)
@@ -35,19 +29,6 @@ class Classifier(ObjectivePart):
     answers = "label"
 
     classes: int = Field(ge=2, le=1_000_000, description="number of classes")
-    dropout: float = Field(0.0, ge=0, lt=1, description="rate on the pooled input, in training")
-
-    @classmethod
-    def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
-        def spec(**encoder: Any) -> dict[str, Any]:
-            nodes = {
-                "photo": {"type": "input.image", "size": [32, 32]},
-                "eyes": {"type": "encoder.timm", "model": "test_efficientnet", **encoder},
-                "part": {"type": cls.type, "classes": 7},
-            }
-            return {"nodes": nodes, "edges": ["photo -> eyes", "eyes -> part"]}
-
-        return [(spec(), 256 * 7 + 7), (spec(output="pooled"), 256 * 7 + 7)]
 
     def columns(self, node: str, wired: Collection[str]) -> dict[str, str]:
         return {"label": "label"}
@@ -60,11 +41,6 @@ class Classifier(ObjectivePart):
 
     def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
         return value("logits", classes=self.classes)
-
-    def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
-        from components.heads._heads import ClassifierHead
-
-        return ClassifierHead(inputs["in"].size("width"), self.classes, self.dropout)
 
     def collator(self, node: str, graph: Graph) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         column = graph.column("label")
@@ -79,3 +55,41 @@ class Classifier(ObjectivePart):
             return {"labels": torch.tensor(labels)}
 
         return collate
+
+
+def seen_by(cls: type[LabelPart], **part: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two specs for examples, where the head reads a picture's tokens, and its one embedding, 256 wide."""
+
+    def spec(**encoder: Any) -> dict[str, Any]:
+        nodes = {
+            "photo": {"type": "input.image", "size": [32, 32]},
+            "eyes": {"type": "encoder.timm", "model": "test_efficientnet", **encoder},
+            "part": {"type": cls.type, "classes": 7, **part},
+        }
+        return {"nodes": nodes, "edges": ["photo -> eyes", "eyes -> part"]}
+
+    return spec(), spec(output="pooled")
+
+
+@register
+class Classifier(LabelPart):
+    """logits = W norm(mean_t(x)) + b over the real tokens: tokens [B, T, in] or an embedding [B, in] -> [B, classes].
+
+    The loss is the cross-entropy to the data column `label`, a whole number from 0. `norm: batch` is a batch norm
+    without weights, as AdaptFormer's head has (arXiv 2205.13535). With `dropout` the mean is dropped out first.
+    Parameters: in * classes + classes.
+    """
+
+    type = "head.classifier"
+
+    dropout: float = Field(0.0, ge=0, lt=1, description="rate on the pooled input, in training")
+    norm: Literal["none", "batch"] = Field("none", description="of the mean, before the linear")
+
+    @classmethod
+    def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
+        return [(seen_by(cls)[0], 256 * 7 + 7), (seen_by(cls, norm="batch")[1], 256 * 7 + 7)]
+
+    def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
+        from components.heads._heads import ClassifierHead
+
+        return ClassifierHead(inputs["in"].size("width"), self.classes, self.dropout, self.norm == "batch")
