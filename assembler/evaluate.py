@@ -29,7 +29,7 @@ class TorchAnswers:
 
     def __call__(self, rows: Sequence[Row]) -> list[Any]:
         if hasattr(self.collator, "prompts"):
-            return [self.collator.tokenizer.decode(ids, skip_special_tokens=True) for ids in self.ids(rows)]
+            return [self.collator.text(ids) for ids in self.ids(rows)]
         part: Any = self.graph.parts[self.node]
         batch = {**self.batches.samples(rows), **self.batches.extras(rows, self._asked())}
         with inference(self.assembly):

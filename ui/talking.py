@@ -74,9 +74,9 @@ class TorchTalker:
             text = _words(answers([row])[0], self.graph.parts[node])
             hear(text)
             return text, None
-        tokenizer = answers.collator.tokenizer
-        ids = answers.ids([row], lambda found: hear(tokenizer.decode(found[0], skip_special_tokens=True)))[0]
-        return tokenizer.decode(ids, skip_special_tokens=True), len(ids)
+        said = answers.collator.text
+        ids = answers.ids([row], lambda found: hear(said(found[0])))[0]
+        return said(ids), len(ids)
 
     def held_out(self, count: int) -> list[dict[str, Any]]:
         """Samples from the rows that the run did not learn from, each with what is `expected` of every node."""
@@ -120,12 +120,12 @@ class BundleTalker:
 
     def ask(self, sample: dict[str, Any], hear: Hear) -> Answer:
         """The greedy answer."""
-        decode = self.bundle.tokenizer.decode
+        said = self.bundle.text
         with self.lock:
             began = time.perf_counter()
-            ids = self.bundle.generate_ids([sample], tell=lambda found: hear(decode(found[0])))[0]
+            ids = self.bundle.generate_ids([sample], tell=lambda found: hear(said(found[0])))[0]
             took = time.perf_counter() - began
-        return Answer(decode(ids), len(ids), took)
+        return Answer(said(ids), len(ids), took)
 
 
 def wants_of(manifest: Manifest) -> dict[str, str]:

@@ -72,7 +72,7 @@ class Bundle:
                 break
             found.append(token)
             embeds = self.embed([token], [])
-        return self.tokenizer.decode(found)
+        return self.tokenizer.decode(found).removeprefix(" ")
 
     def prompt(self, files, words):
         """inputs_embeds [1, T, D] of the sample: ids from vocab_size on are rows of the slots' features."""

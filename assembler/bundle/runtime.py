@@ -96,8 +96,12 @@ class Bundle:
         return [np.stack([step[i] for step in logits[: len(answer)]]) for i, answer in enumerate(answers)]
 
     def generate(self, samples: Sequence[Sample], max_new_tokens: int | None = None) -> list[str]:
-        """The greedy answer of every sample, without special tokens."""
-        return [self.tokenizer.decode(ids) for ids in self.generate_ids(samples, max_new_tokens)]
+        """The greedy answer of every sample."""
+        return [self.text(ids) for ids in self.generate_ids(samples, max_new_tokens)]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """An answer in words, without special tokens and the space that sets it off from its prompt."""
+        return self.tokenizer.decode(ids).removeprefix(" ")
 
     def generate_ids(
         self,

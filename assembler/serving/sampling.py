@@ -57,7 +57,7 @@ class Text:
         return "" if self.stopped else self._grown(last=True)
 
     def _grown(self, last: bool) -> str:
-        whole = self.tokenizer.decode(self.ids)
+        whole = self.tokenizer.decode(self.ids).removeprefix(" ")
         found = [at for word in self.stop if (at := whole.find(word)) >= 0]
         if found:
             whole, self.stopped = whole[: min(found)], True

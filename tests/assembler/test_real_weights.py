@@ -61,3 +61,4 @@ def test_the_prompt_is_in_the_llms_chat_form_and_ends_where_the_answer_begins(di
     assert slot == list(range(49_152, 49_152 + 16))
     assert text.endswith("Which digit is this?<|im_end|>\n<|im_start|>assistant\n")
     assert collator.answer_ids(row["word"])[-1] == collator.tokenizer.eos_token_id
+    assert collator.text([*collator.tokenize(" seven"), collator.tokenizer.eos_token_id]) == "seven"
