@@ -129,8 +129,14 @@ def ia3_options(config: Mapping[str, Any], keys: Sequence[str], on: Host) -> dic
 
 
 def shira_config(part: Shira, inserts: Mapping[str, Insert]) -> dict[str, Any] | None:
-    """SHiRA as PEFT's config; None where a slice is changed, or not as many entries as LoRA has."""
-    if part.mask == "struct" or part.scale != 1 or any(insert.point.of > 1 for insert in inserts.values()):
+    """SHiRA as PEFT's config; None where a slice is changed, not as many entries as LoRA has, or a DoRA masked."""
+    if (
+        part.mask == "struct"
+        or part.run > 1
+        or part.dora
+        or part.scale != 1
+        or any(insert.point.of > 1 for insert in inserts.values())
+    ):
         return None
     return {
         "peft_type": "SHIRA",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,29 +12,39 @@ from assembler.adapters.book import Book
 from assembler.adapters.prepare import Trial
 from assembler.adapters.tap import Insert, is_conv1d
 from assembler.errors import AssemblerError
+from components.adapters._lora import LowRank, Weight
 
 
-class Sparse(nn.Module):
-    """W + s S, where S [out, in] is zero but for learned `values` at the flat places `indices`, both [n].
+class Masked(nn.Module):
+    """W + s S, where S [out, in] is zero but at the flat places `indices` [n]; a subclass says what it is there.
 
     Attributes:
         limits: how many entries W has.
         structure: number and step of the rows, where the entries are rows and the diagonal.
+        run: how many neighbouring entries stand together, from a multiple of it on.
         probe: while the entries are chosen, a dense change whose gradient is that of W.
     """
 
     indices: Tensor
 
     def __init__(
-        self, indices: Tensor, shape: tuple[int, int], scale: float, structure: tuple[int, int] | None = None
+        self,
+        indices: Tensor,
+        shape: tuple[int, int],
+        scale: float,
+        structure: tuple[int, int] | None = None,
+        run: int = 1,
     ) -> None:
         super().__init__()
-        self.structure = structure
-        self.values = nn.Parameter(torch.zeros(len(indices)))
+        self.structure, self.run = structure, run
         self.register_buffer("indices", indices)
         self.shape, self.scale = shape, scale
         self.limits = {"indices": shape[0] * shape[1]}
         self.probe: Tensor | None = None
+
+    def change(self, weight: Tensor) -> Tensor:
+        """S at its places, for W [out, in]: [n]."""
+        raise NotImplementedError
 
     def forward(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if self.probe is not None:
@@ -45,18 +55,51 @@ class Sparse(nn.Module):
         )
         own = weight.T if turned else weight
         flat = own.reshape(-1)  # [out * in]
-        changed = flat.scatter(0, places, flat[places] + self.scale * self.values).view(own.shape)
+        changed = flat.scatter(0, places, flat[places] + self.scale * self.change(weight)).view(own.shape)
         return changed.T if turned else changed, bias
 
     fold = forward
 
 
-def random_entries(shape: tuple[int, int], count: int, seed: int | None) -> Tensor:
-    """`count` places drawn under a seed, the same for every weight of this shape, in order."""
+class Sparse(Masked):
+    """Learned `values` [n], from zero."""
+
+    def __init__(self, indices: Tensor, *options: Any) -> None:
+        super().__init__(indices, *options)
+        self.values = nn.Parameter(torch.zeros(len(indices)))
+
+    def change(self, weight: Tensor) -> Tensor:
+        return self.values
+
+
+class SparseDora(Masked):
+    """What DoRA would make of W there: (m / |W + B A| - 1) W + m / |W + B A| B A, from zero, with the norm of each row.
+
+    A [r, in], B [out, r] and m [out] learn; the norm takes no gradient.
+    """
+
+    def __init__(self, indices: Tensor, weight: Tensor, rank: int, *options: Any) -> None:
+        outputs, inputs = weight.shape
+        super().__init__(indices, (outputs, inputs), *options)
+        self.low = LowRank(inputs, outputs, rank, 1.0)
+        self.magnitude = nn.Parameter(torch.linalg.norm(weight.detach(), dim=1).clone())
+
+    def change(self, weight: Tensor) -> Tensor:
+        delta = self.low.delta()
+        gain = self.magnitude / torch.linalg.norm((weight + delta).detach(), dim=1)  # [out]
+        return ((gain - 1)[:, None] * weight + gain[:, None] * delta).reshape(-1)[self.indices]
+
+
+def random_entries(shape: tuple[int, int], count: int, seed: int | None, run: int = 1) -> Tensor:
+    """`count` places drawn under a seed, the same for every weight of this shape, in order.
+
+    With a `run` they are drawn as runs of so many neighbours, as many as fit.
+    """
     source = torch.Generator()
     if seed is not None:
         source.manual_seed(seed)
-    return torch.randperm(shape[0] * shape[1], generator=source, device="cpu")[:count].sort().values
+    drawn = torch.randperm(shape[0] * shape[1] // run, generator=source, device="cpu")[: count // run].sort().values
+    return drawn if run == 1 else (drawn[:, None] * run + torch.arange(run, device="cpu")).flatten()
 
 
 def structure(shape: tuple[int, int], count: int) -> tuple[int, int]:
@@ -87,11 +130,9 @@ def largest_entries(scores: Tensor, count: int) -> Tensor:
 
 def choose(trial: Trial, by_weight: bool) -> None:
     """Let every insert take the entries whose gradient on the trial's rows, or that times the weight, is largest."""
-    from components.adapters._lora import Weight
-
-    modules = {insert.at: cast(Sparse, insert.module) for insert in trial.inserts.values()}
+    modules = {insert.at: cast(Masked, insert.module) for insert in trial.inserts.values()}
     for module in modules.values():
-        module.probe = torch.zeros(module.shape, device=module.values.device, requires_grad=True)
+        module.probe = torch.zeros(module.shape, device=module.indices.device, requires_grad=True)
     trial.backward()
     for site, module in modules.items():
         probe, module.probe = module.probe, None
@@ -137,7 +178,7 @@ class Switch:
 
 
 At = Tensor | tuple[Tensor, Tensor]
-"""Where entries lie: a view of a weight, or a flat weight and the places in it."""
+"""Where entries lie: a view of a weight, or a weight in runs [N, run] and the places among them."""
 
 
 class Change:
@@ -150,16 +191,19 @@ class Change:
 
     def __init__(self, book: Book, insert: Insert) -> None:
         module, host = insert.module, book.root.get_submodule(insert.point.path)
-        if not isinstance(module, Sparse) or is_conv1d(host):
+        if not isinstance(module, Masked) or is_conv1d(host):
             raise AssemblerError(f"{type(module).__name__} at {insert.at} is no SHiRA on a linear; switch those alone")
         weight = host.weight.detach().chunk(insert.point.of, 0)[insert.point.index]  # type: ignore[operator]
         self.flat, self.indices = weight.view(-1), module.indices
-        self.values = (module.scale * module.values.detach()).to(weight.dtype)
+        self.values = (module.scale * module.change(weight)).to(weight.dtype)
         self.key = (insert.point, module.structure or hash(module.indices.cpu().numpy().tobytes()))
         merged, _ = module(weight, None)
         self.parts: list[tuple[At, Tensor, Tensor]] = []
         if module.structure is None:
-            self.parts.append(((self.flat, self.indices), self.flat[self.indices], merged.view(-1)[self.indices]))
+            rows = self.flat[: len(self.flat) // module.run * module.run].view(-1, module.run)
+            places = self.indices[:: module.run] // module.run
+            new = merged.view(-1)[self.indices].view(-1, module.run)
+            self.parts.append(((rows, places), rows[places], new))
             return
         for own, new in zip(*(structured_views(x, *module.structure) for x in (weight, merged)), strict=True):
             self.parts.append((own, own.clone(), new.clone()))

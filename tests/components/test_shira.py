@@ -12,6 +12,7 @@ from assembler.adapters.files import TENSORS, load_adapter, save_adapter
 from assembler.adapters.prepare import Trial
 from assembler.errors import AssemblerError
 from components.adapters._shira import Sparse, Switch, random_entries, structured_entries
+from components.adapters.lora import Lora
 from components.adapters.shira import Shira
 from tests.conformance.hosts import HOSTS, host_of
 from tests.conformance.test_adapters import stir
@@ -30,6 +31,8 @@ def test_as_many_entries_as_lora_of_rank_4_have_full_rank():
     change, _ = module(torch.zeros(256, 256), None)
     assert torch.linalg.matrix_rank(change) == 256
     assert change.count_nonzero() == 4 * 512
+    runs = random_entries((256, 256), 4 * 512, seed=0, run=16).view(-1, 16)
+    assert len(runs) == 128 and (runs[:, 0] % 16 == 0).all() and (runs.diff(dim=1) == 1).all()
 
 
 @given(st.integers(2, 20), st.integers(2, 20), st.integers(1, 400))
@@ -54,10 +57,10 @@ def test_merged_it_changes_its_entries_alone():
     assert changed.tolist() == at.tolist()
 
 
-@pytest.mark.parametrize("mask", ["random", "struct"])
-def test_a_switch_there_and_back_restores_every_bit(mask):
-    host, new = with_shira(mask=mask, sites="layers.*.mlp.{up,down}")
-    new += Shira(host="h", rank=2, mask=mask, seed=1, sites="layers.*.mlp.{up,down}").attach(host, "two", seed=0)
+@pytest.mark.parametrize("options", [{}, {"mask": "struct"}, {"run": 4}, {"dora": 2}], ids=str)
+def test_a_switch_there_and_back_restores_every_bit(options):
+    host, new = with_shira(**options, sites="layers.*.mlp.{up,down}")
+    new += Shira(host="h", rank=2, seed=1, sites="layers.*.mlp.{up,down}", **options).attach(host, "two", seed=0)
     stir(host, new)
     book, shown = adapters_of(host), {}
     with torch.no_grad():
@@ -69,8 +72,29 @@ def test_a_switch_there_and_back_restores_every_bit(mask):
         for names, active in ((("one",), "one"), (("two",), "two"), (("one",), "one"), ((), "")):
             switch.to(*names)
             assert torch.equal(CASE.run(host), shown[active])
+        if "dora" in options:  # stacked, the second takes the norms of what the first has made
+            return
         switch.to("one", "two")
         torch.testing.assert_close(CASE.run(host), shown["stack(one, two)"], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_with_dora_its_entries_are_those_of_dora():
+    host, new = with_shira(sites="layers.*.attn.q", dora=3)
+    twin = host_of("llama")
+    stir(host, new)
+    masked = adapters_of(host).inserts("one")["layers_0_attn_q"].module
+    theirs = Lora(host="h", rank=3, alpha=3, dora=True, sites="layers.0.attn.q").attach(twin, "one", seed=0)
+    values = {"lora_A": masked.low.lora_A.weight, "lora_B": masked.low.lora_B.weight, "magnitude": masked.magnitude}
+    for key in theirs:
+        twin.get_parameter(key).copy_(next(value for name, value in values.items() if name in key))
+    weight = twin.model.layers[0].self_attn.q_proj.weight.clone()
+    adapters_of(twin).merge("one")
+    dense = twin.model.layers[0].self_attn.q_proj.weight.flatten()
+    mine, _ = masked(weight, None)
+    places = masked.indices
+    torch.testing.assert_close(mine.flatten()[places], dense[places], rtol=1e-4, atol=1e-6)
+    assert (mine != weight).sum() <= len(places) < weight.numel()
 
 
 @pytest.mark.parametrize("mask", ["gradient", "snip"])
