@@ -11,12 +11,16 @@ from assembler.errors import AssemblerError
 
 
 def ask(
-    folder: Path, files: Mapping[str, Sequence[str]], prompts: Sequence[str], max_new_tokens: int | None = None
+    folder: Path,
+    files: Mapping[str, Sequence[str]],
+    prompts: Sequence[str],
+    max_new_tokens: int | None = None,
+    adapter: str | None = None,
 ) -> str:
     """The greedy answer of a bundle, or of a GGUF file, which is made one for the moment.
 
     `files` gives for each kind of input (`image`, `audio`, ...) items `FILE` or `INPUT=FILE`; `prompts` are `TEXT` or
-    `NAME=TEXT`.
+    `NAME=TEXT`; `adapter` is a LoRA of the bundle.
 
     Raises:
         AssemblerError: an input is missing, unknown or given twice, or a file cannot be read.
@@ -29,7 +33,7 @@ def ask(
 
         with tempfile.TemporaryDirectory(prefix="assembler-") as made:
             write_gguf_bundle(folder, Path(made))
-            return ask(Path(made), files, prompts, max_new_tokens)
+            return ask(Path(made), files, prompts, max_new_tokens, adapter)
     bundle = Bundle(folder)
     inputs = {name: item.processor.kind for name, item in bundle.manifest.inputs.items()}
     texts = [part.column for part in bundle.manifest.prompt if part.column is not None]
@@ -40,7 +44,7 @@ def ask(
     sample: dict[str, Any] = dict(_named(prompts, texts, "--prompt"))
     for kind, reader in READERS.items():
         sample |= {name: reader(Path(file)) for name, file in named[kind].items()}
-    return bundle.generate([sample], max_new_tokens)[0].strip()
+    return bundle.generate([sample], max_new_tokens, adapter)[0].strip()
 
 
 def _named(given: Sequence[str], wanted: list[str], option: str) -> dict[str, str]:

@@ -248,6 +248,9 @@ def export(
     max_kl: Annotated[
         float | None, typer.Option(min=0, help="Nats a token it may drift; by default by precision.")
     ] = None,
+    switch: Annotated[
+        str, typer.Option(metavar="NAME,...", help="LoRAs of the LM that stay apart, for each answer to have one.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Write a trained run as an ONNX bundle with its parity report."""
@@ -255,7 +258,8 @@ def export(
         raise AssemblerError(f"{out} exists already; choose another folder or remove it")
     from assembler.tables import exported, print_parity
 
-    report = exported(run, out, precision, max_kl, quiet=as_json)
+    names = [name.strip() for name in switch.split(",") if name.strip()]
+    report = exported(run, out, precision, max_kl, quiet=as_json, switch=names)
     if as_json:
         print_json(report)
     else:
@@ -283,12 +287,13 @@ def ask(
         list[str], typer.Option(default_factory=list, metavar="[NAME=]TEXT", help="Words for a text of the prompt.")
     ],
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
+    adapter: Annotated[str | None, typer.Option(metavar="NAME", help="A LoRA of the bundle to answer with.")] = None,
 ) -> None:
     """Ask a bundle about files; needs onnxruntime and no torch."""
     from assembler.asking import ask as answer
 
     files = {"image": image, "audio": audio, "video": video, "points": points}
-    typer.echo(answer(bundle, files, prompt, max_new_tokens))
+    typer.echo(answer(bundle, files, prompt, max_new_tokens, adapter))
 
 
 @command("assembler ui exports/gallery/digits.yaml --port 8600")

@@ -95,7 +95,7 @@ class BundleAnswers:
         self.node = next(node for node in graph.objectives if "input_ids" in graph.parts[node].extras)
 
     def __call__(self, rows: Sequence[Row]) -> list[str]:
-        from assembler.export import samples
+        from assembler.parity import samples
 
         return self.bundle.generate(samples(self.graph, self.node, rows))
 

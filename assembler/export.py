@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
+from assembler.adapters.book import adapters_of
+from assembler.apart import Apart, take_apart
 from assembler.bundle.architecture import Architecture, architecture_of
 from assembler.bundle.decoder import LONGEST, DecoderWriter, decoder_writer
-from assembler.bundle.drift import BOUNDS, drift
+from assembler.bundle.drift import BOUNDS
 from assembler.bundle.genai import write_genai
 from assembler.bundle.graphs import ExportRefused, export_decoder, export_embedding, export_graph, halve, quantize
 from assembler.bundle.linears import Blocks
@@ -30,9 +30,8 @@ from assembler.bundle.manifest import (
     write_manifest,
 )
 from assembler.bundle.page import write_page
-from assembler.bundle.parity import LIMITS, compare
 from assembler.bundle.precisions import Precisions
-from assembler.bundle.runtime import Bundle
+from assembler.bundle.switching import SUFFIX, write_adapter
 from assembler.compile import Assembly
 from assembler.errors import AssemblerError
 from assembler.evaluate import Row, TorchAnswers
@@ -41,10 +40,11 @@ from assembler.files import aside, clear_drafts, file_hash, room, write_text
 from assembler.forecast import drawn_sample
 from assembler.gguf_blocks import load_blocks
 from assembler.graph import Graph
-from assembler.ragged import Ragged, parted
+from assembler.parity import parity, reference_of
+from assembler.ragged import Ragged
 from assembler.weights import cached, parse_source
 
-SAMPLES, STEPS = 8, 16
+SAMPLES = 8
 RUNNER = Path(__file__).with_name("bundle") / "run_bundle.py"
 """Goes into each bundle: asks it with onnxruntime, numpy and tokenizers alone."""
 
@@ -83,10 +83,12 @@ def export(
     rows: Sequence[Row],
     say: Callable[[str], None] = lambda text: None,
     max_kl: float | None = None,
+    switch: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the bundle at `out` and return its parity report; `rows` are real samples to compare on.
 
-    A `precision` in one word is the decoder's.
+    A `precision` in one word is the decoder's. The LoRAs `switch` stay apart from its weights, so that each answer has
+    one of them or none.
 
     Adapters are worked into the weights first, so `assembly` is not to be trained on afterwards. Nothing is left at
     `out` when it fails.
@@ -101,25 +103,35 @@ def export(
     node = _language_model(graph)
     precisions = precision if isinstance(precision, Precisions) else Precisions(precision)
     assembly.to("cpu").float().eval()  # a bundle is written from float32, whatever the weights were kept in
-    reference = _reference(TorchAnswers(graph, assembly, node), rows[:SAMPLES])
-    for name, part in graph.adapters.items():
-        part.merge(assembly.nodes[part.host], name)
+    answers = TorchAnswers(graph, assembly, node)
+    apart = take_apart(assembly, node, switch, lambda: reference_of(answers, rows[:SAMPLES]))
+    reference = reference_of(answers, rows[:SAMPLES])
+    _merge(graph, assembly)
     out.parent.mkdir(parents=True, exist_ok=True)
     clear_drafts(out)
     with room(out), aside(out) as draft:
         draft.mkdir()
-        facts = _write_graphs(graph, assembly, node, draft, precisions, say)
+        facts = _write_graphs(graph, assembly, node, draft, precisions, say, apart)
         say("manifest and tokenizer")
         _write_manifest(graph, node, draft, precisions, facts)
         _write_genai(assembly.nodes[node], draft)
         say("parity")
-        report = parity(graph, node, draft, rows[:SAMPLES], reference, precisions, max_kl)
+        report = parity(graph, node, draft, rows[:SAMPLES], reference, precisions, max_kl, apart)
         if not report["ok"]:
             raise AssemblerError(_refusal(report))
         write_text(draft / "parity.json", json.dumps(report, indent=2) + "\n")
         write_page(draft / "parity.html", report, read_manifest(draft))
         seal(draft)
     return report
+
+
+def _merge(graph: Graph, assembly: Assembly) -> None:
+    """Work adapters into the weights where they stand by themselves; what combines them is exported as it is."""
+    for name, part in graph.adapters.items():
+        host = assembly.nodes[part.host]
+        book = adapters_of(host)
+        if book is not None and book.outermost(name):
+            part.merge(host, name)
 
 
 def _refusal(report: dict[str, Any]) -> str:
@@ -146,8 +158,14 @@ def _language_model(graph: Graph) -> str:
 
 
 def _write_graphs(
-    graph: Graph, assembly: Assembly, node: str, folder: Path, precisions: Precisions, say: Callable[[str], None]
-) -> dict[str, str]:
+    graph: Graph,
+    assembly: Assembly,
+    node: str,
+    folder: Path,
+    precisions: Precisions,
+    say: Callable[[str], None],
+    apart: Sequence[Apart],
+) -> dict[str, Any]:
     lm: Any = assembly.nodes[node].lm  # type: ignore[union-attr]
     for slot in graph.slot_tokens(node):
         say(f"graph of {slot}")
@@ -161,18 +179,24 @@ def _write_graphs(
             export_graph(branch, arguments, path, branch.names, outputs, axes)
 
         _traced(trace, folder / f"{slot}.onnx", precisions.slots.get(slot, "fp32"))
-    return _write_lm(graph, lm, node, folder, precisions.decoder, say)
+    say("decoder and embedding")
+    return _write_lm(graph, lm, node, folder, precisions.decoder, apart)
 
 
 def _write_lm(
-    graph: Graph, lm: Any, node: str, folder: Path, precision: Precision, say: Callable[[str], None]
-) -> dict[str, str]:
+    graph: Graph, lm: Any, node: str, folder: Path, precision: Precision, apart: Sequence[Apart]
+) -> dict[str, Any]:
     """Embedding and decoder, written directly where the architecture is known, and what the manifest says of them."""
-    say("decoder and embedding")
-    writer = decoder_writer(lm, precision, lambda: carried(graph, node))
+    switched = {path for adapter in apart for path in adapter.factors}
+    writer = decoder_writer(lm, precision, lambda: carried(graph, node), switched)
     if isinstance(writer, DecoderWriter):
         writer.write(folder)
-        return {"cache": "in_place", "origin": "written: " + writer.note}
+        files = {adapter.name: f"{adapter.name}{SUFFIX}" for adapter in apart}
+        for adapter in apart:
+            write_adapter(folder / files[adapter.name], adapter.factors, writer.real)
+        return {"cache": "in_place", "origin": "written: " + writer.note, "adapters": files}
+    if apart:
+        raise ExportRefused(f"{node}: only decoders that are written directly switch adapters; {writer}")
     if precision in ("int8_dynamic", "fp16"):
         raise ExportRefused(f"{node}: {precision} is for decoders that are written directly; {writer}; take int8")
     export_embedding(lm.get_input_embeddings(), folder / "embedding.onnx")
@@ -241,7 +265,7 @@ def _write_genai(prompted: Any, folder: Path) -> None:
     manifest, config = read_manifest(folder), prompted.lm.config.get_text_config()
     shape = architecture_of(config)
     if manifest.cache == "in_place" and manifest.stop and isinstance(shape, Architecture):
-        write_genai(folder, shape, min(config.max_position_embeddings, LONGEST), manifest)
+        write_genai(folder, shape, min(shape.positions, LONGEST), manifest)
 
 
 def seal(folder: Path) -> None:
@@ -261,87 +285,3 @@ def _input(graph: Graph, name: str, folder: Path) -> Input:
             moved[field] = f"{name}.{field}{Path(file).suffix}"
             shutil.copyfile(graph.base / file, folder / moved[field])
     return Input(processor=processor.model_copy(update=moved), masked=name in graph.masked)
-
-
-def samples(graph: Graph, node: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Data rows as a bundle's samples: what each input node reads, and a text a column of the prompt."""
-    columns = graph.text_columns(node)
-    for slot in graph.slot_tokens(node):
-        around = graph.ancestors(feeder(graph, node, slot))
-        columns.update({name: graph.column(name) for name in around if graph.is_input(name)})
-    return [{name: row[column] for name, column in columns.items()} for row in rows]
-
-
-def _reference(torch_answers: TorchAnswers, rows: Sequence[Row]) -> dict[str, Any]:
-    """What torch gives before adapters are merged."""
-    _, _, features = torch_answers.encode(rows)
-    answers, logits = torch_answers.told(rows)
-    ids = torch_answers.ids(rows)
-    return {
-        "features": features,
-        "logits": torch_answers.logits(rows),
-        "ids": ids,
-        "answers": answers,
-        "answer_logits": logits,
-    }
-
-
-def parity(
-    graph: Graph,
-    node: str,
-    folder: Path,
-    rows: Sequence[Row],
-    reference: dict[str, Any],
-    precisions: Precisions,
-    max_kl: float | None = None,
-) -> dict[str, Any]:
-    """Each graph and the whole against torch on real rows, and how fast it is.
-
-    `ok` needs every slot's graph within its limit and the drift within its bound, by default that of the widest of the
-    precisions; in fp32 also the whole within its limit and every greedy answer equal.
-    """
-    started = time.perf_counter()
-    bundle = Bundle(folder)
-    loaded = time.perf_counter() - started
-    asked = samples(graph, node, rows)
-    table = []
-    for slot, features in zip(graph.slot_tokens(node), reference["features"], strict=True):
-        given, real = bundle.features(slot, asked)
-        wanted, mask = parted(features)
-        if mask is not None:
-            assert real is not None
-            if not (mask.cpu().numpy() == real).all():
-                raise AssemblerError(f"{slot}.onnx marks other tokens as real than torch does; nothing was written")
-            wanted, given = wanted[mask], given[real]
-        table.append(compare(f"{slot}.onnx", wanted, given, LIMITS[precisions.slots.get(slot, "fp32")]))
-    whole = compare("end to end", reference["logits"], bundle.logits(asked))
-    same = [a == b for a, b in zip(reference["ids"], bundle.generate_ids(asked), strict=True)]
-    greedy = sum(same) / len(same)
-    exact = precisions.all == {"fp32"}
-    moved = drift(reference["answer_logits"], bundle.told(asked, reference["answers"]), reference["answers"])
-    bound = max(BOUNDS[precision] for precision in precisions.all) if max_kl is None else max_kl
-    ok = all(row["ok"] for row in table) and moved["kl"] <= bound and (not exact or (whole["ok"] and greedy == 1.0))
-    return {
-        "precision": str(precisions),
-        "samples": len(rows),
-        "graphs": [*table, whole],
-        "greedy": greedy,
-        "drift": {**moved, "bound": bound},
-        "bytes": sum(path.stat().st_size for path in folder.iterdir()),
-        "load_seconds": loaded,
-        "speed": speed(bundle, asked[0]),
-        "ok": ok,
-    }
-
-
-def speed(bundle: Bundle, sample: dict[str, Any]) -> dict[str, float]:
-    """Tokens a second of one row's prompt and of what follows it, here and now; the first run does not count."""
-    embeds, lengths = bundle.encode([sample])
-    for _ in range(2):
-        decoding, start = bundle.decoding(), time.perf_counter()
-        token = decoding.start(embeds, lengths, STEPS).argmax(-1)
-        middle = time.perf_counter()
-        for _ in range(STEPS):
-            token = decoding.step(bundle.embed(token[:, None].astype(np.int64), None)).argmax(-1)
-        end = time.perf_counter()
-    return {"prefill": float(lengths[0]) / (middle - start), "decode": STEPS / (end - middle)}

@@ -37,7 +37,8 @@ def write_gguf_bundle(path: Path, folder: Path) -> None:
     weights, carried = GgufWeights(header), blocks_of(header)
     matrices = [name for name in weights if name.endswith("_proj.weight")]
     precision = "int4" if all(name in carried for name in matrices) else "int8"
-    writer = DecoderWriter(shape, weights, rotary_table(config, shape.head_size), precision, carried)
+    rotary = dict.fromkeys(shape.kinds, rotary_table(config, shape.head_size))
+    writer = DecoderWriter(shape, weights, rotary, precision, carried)
     writer.write(folder)
     tokenizer = load_tokenizer(path)
     prompt = prepare("{question} {answer}", set(), tokenizer, None, None)

@@ -185,7 +185,9 @@ def print_scores(report: dict[str, Any]) -> None:
     console.print(samples)
 
 
-def exported(run: Path, out: Path, precision: str, max_kl: float | None, quiet: bool) -> dict[str, Any]:
+def exported(
+    run: Path, out: Path, precision: str, max_kl: float | None, quiet: bool, switch: Sequence[str] = ()
+) -> dict[str, Any]:
     """Export a run, saying what is being written."""
     from assembler.batches import split
     from assembler.bundle.precisions import read_precisions
@@ -199,7 +201,7 @@ def exported(run: Path, out: Path, precision: str, max_kl: float | None, quiet: 
     precisions = read_precisions(precision, node, graph.slot_tokens(node) if node else ())
     learned, held_out = split(graph)
     with console.status("export") as status:
-        return export(graph, assembly, out, precisions, held_out or learned, status.update, max_kl)
+        return export(graph, assembly, out, precisions, held_out or learned, status.update, max_kl, switch)
 
 
 def print_parity(report: dict[str, Any], out: Path) -> None:

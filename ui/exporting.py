@@ -163,7 +163,7 @@ def _measure(workspace: Workspace, name: str) -> None:
     """Let a bundle answer held-out rows of its run and note how fast it was, after one answer that is not counted."""
     from assembler.batches import split
     from assembler.bundle.runtime import Bundle
-    from assembler.export import samples
+    from assembler.parity import samples
 
     run = run_of(workspace, name)
     if run is None:

@@ -138,6 +138,12 @@ class Book:
         if not self.entries:
             del self.root.adapters
 
+    def outermost(self, name: str) -> bool:
+        """Whether an adapter is active and nothing combines it with others, so that it could be worked into weights."""
+        tree = self.tree
+        first = isinstance(tree, blocks.Leaf) or (isinstance(tree, blocks.Block) and tree.op == "stack")
+        return tree is not None and first and blocks.Leaf(name) in top(tree)
+
     @torch.no_grad()
     def merge(self, name: str) -> None:
         """Work an adapter into the host's weights and take it off.
@@ -147,8 +153,7 @@ class Book:
         """
         changes = [self._folded(name, insert) for insert in self._entry(name).inserts.values()]
         tree = self.tree
-        first = isinstance(tree, blocks.Leaf) or (isinstance(tree, blocks.Block) and tree.op == "stack")
-        if tree is not None and name in tree.names() and not (first and blocks.Leaf(name) in top(tree)):
+        if tree is not None and name in tree.names() and not self.outermost(name):
             raise AssemblerError(f"adapter {name} stands inside {tree}; merge an adapter that is in the outer stack")
         for insert, module in changes:
             weight, bias = on_slice(insert.point, *weight_and_bias(module), insert.module.fold)  # type: ignore[arg-type]

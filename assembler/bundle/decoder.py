@@ -1,25 +1,29 @@
 """The decoder and the embedding of a bundle, written directly from a config and weights: no tracing.
 
-One graph serves prefill, chunk and decode. Its attention is onnxruntime's GroupQueryAttention with the rotary embedding
+One graph serves prefill, chunk and decode. Its attention is onnxruntime's GroupQueryAttention with any rotary embedding
 inside, its cache a buffer that grows in place, and its weights lie once in the bundle, the embedding's table and a tied
 head being the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from assembler.bundle.architecture import PATHS, Architecture, architecture_of, unexpected
+from assembler.bundle.architecture import FULL, PATHS, SLIDING, Architecture, architecture_of, canonical, unexpected
 from assembler.bundle.linears import BLOCK, Blocks, blockwise, dense, dynamic, nearest, pieces, stacked
+from assembler.bundle.switching import input_names
 from assembler.bundle.writing import ORT, GraphWriter, WeightFile
 
 LONGEST = 32_768
 """The longest context that a bundle's rotary table is made for."""
+Rotary = tuple[np.ndarray, np.ndarray]
+ROTARY = ("cosines", "sines")
+"""What the constants of a rotary table are called, before the kind of the layer."""
 
 
 class DecoderWriter:
@@ -27,20 +31,23 @@ class DecoderWriter:
 
     Args:
         shape: the architecture.
-        weights: float32 arrays by transformers' names.
-        rotary: cosines and sines, each float32 [positions, head size / 2].
+        weights: float32 arrays by canonical names.
+        rotary: cosines and sines, each float32 [positions, head size / 2], by the kind of layer; none without any.
         precision: `fp32`; `fp16`; `int8` (blocks of 32); `int8_dynamic` (a scale an output, x rounded too); `int4`.
         carried: matrices that a 4-bit file holds exactly so, by transformers' names; `int4` takes them as they are.
+        switched: paths of linears that LoRAs may change when the graph runs; see `switching`.
     """
 
     def __init__(
         self,
         shape: Architecture,
         weights: Mapping[str, np.ndarray],
-        rotary: tuple[np.ndarray, np.ndarray],
+        rotary: Mapping[str, Rotary],
         precision: str,
         carried: Mapping[str, Blocks],
+        switched: Collection[str] = (),
     ) -> None:
+        self.switched = frozenset(switched)
         self.shape, self.weights, self.rotary = shape, weights, rotary
         self.precision, self.carried = precision, dict(carried) if precision == "int4" else {}
 
@@ -48,14 +55,18 @@ class DecoderWriter:
     def note(self) -> str:
         """What a reader of the manifest wants to know."""
         taken = f", {len(self.carried)} matrices as their source holds them" if self.carried else ""
-        return f"{self.shape.layers} layers of RMSNorm, rotary grouped-query attention and gated MLP{taken}"
+        return f"{self.shape.layers} layers of the kind {self.shape.kind}{taken}"
+
+    @property
+    def real(self) -> Any:
+        """The type of numbers that are not whole."""
+        return np.float16 if self.precision == "fp16" else np.float32
 
     def write(self, folder: Path) -> None:
         """Write the three files."""
         with WeightFile(folder) as file:
-            real = np.float16 if self.precision == "fp16" else np.float32
-            self._embedding(GraphWriter("embedding", file, real)).save(folder / "embedding.onnx")
-            self._decoder(GraphWriter("decoder", file, real)).save(folder / "decoder.onnx")
+            self._embedding(GraphWriter("embedding", file, self.real)).save(folder / "embedding.onnx")
+            self._decoder(GraphWriter("decoder", file, self.real)).save(folder / "decoder.onnx")
 
     @cached_property
     def _table(self) -> np.ndarray | Blocks:
@@ -83,6 +94,8 @@ class DecoderWriter:
             )
         else:
             tokens = graph.op("Gather", graph.constant("table", table), flat)  # [B * T, D]
+        if self.shape.embed_scale != 1:
+            tokens = graph.op("Mul", tokens, graph.constant("scale", np.float32(self.shape.embed_scale)))
         rows = graph.op("Concat", tokens, features, axis=0)
         count = graph.op("Size", ids)
         zero, one = graph.constant("zero", 0, np.int64), graph.constant("one", 1, np.int64)
@@ -102,14 +115,32 @@ class DecoderWriter:
         total = graph.op("Shape", mask, start=1, end=2)  # [1]
         sizes = (graph.op("Cast", last, to=6), graph.op("Cast", total, to=6))  # int32
         self._rows = graph.op("Concat", graph.op("Shape", x, start=0, end=2), graph.ints(-1), axis=0)  # B, T, -1
+        x = x if shape.rotary else self._placed(graph, x, lengths)
         y, x = "", self._flat(graph, x, shape.hidden)
         for layer in range(shape.layers):
             x, y = self._layer(graph, layer, x, y, sizes)
         x = self._apart(graph, graph.op("Add", x, y))
         logits = self._head(graph, self._last(graph, x, last, total))
+        logits = self._capped(graph, logits)
         logits = logits if graph.real == np.float32 else graph.op("Cast", logits, to=1)
         graph.output(logits, "logits", np.float32, ["batch", "classes"])
         return graph
+
+    def _placed(self, graph: GraphWriter, x: str, lengths: str) -> str:
+        """x [B, T, D] with the learned embedding of each position: those of a row end where it does."""
+        zero, one = graph.constant("zero", 0, np.int64), graph.constant("one", 1, np.int64)
+        new = graph.op("Squeeze", graph.op("Shape", x, start=1, end=2))
+        first = graph.op("Unsqueeze", graph.op("Max", graph.op("Sub", lengths, new), zero), graph.ints(1))  # [B, 1]
+        places = graph.op("Add", first, graph.op("Range", zero, new, one))  # [B, T]
+        name = "model.positions.weight"
+        return graph.op("Add", x, graph.op("Gather", graph.constant(name, self.weights[name]), places))
+
+    def _capped(self, graph: GraphWriter, logits: str) -> str:
+        """c tanh(logits / c), where the architecture has a c."""
+        if not self.shape.head_softcap:
+            return logits
+        cap = graph.constant("cap", np.float32(self.shape.head_softcap))
+        return graph.op("Mul", graph.op("Tanh", graph.op("Div", logits, cap)), cap)
 
     @property
     def _is_flat(self) -> bool:
@@ -126,27 +157,44 @@ class DecoderWriter:
 
     def _layer(self, graph: GraphWriter, layer: int, x: str, y: str, sizes: tuple[str, str]) -> tuple[str, str]:
         """The residual stream after the layer's attention, and what its MLP adds to it."""
-        prefix = f"model.layers.{layer}"
-        normed, x = self._norm(graph, f"{prefix}.input_layernorm.weight", x, y)
+        prefix, sandwich = f"model.layers.{layer}", self.shape.sandwich
+        before, after, *rest = (f"{prefix}.{norm}" for norm in self.shape.norms)
+        normed, x = self._norm(graph, before, x, y)
         context = self._attention(graph, prefix, layer, normed, sizes)
-        attended = self._linear(graph, context, f"{prefix}.self_attn.o_proj")
-        normed, x = self._norm(graph, f"{prefix}.post_attention_layernorm.weight", x, attended)
-        gate, up = self._linears(graph, normed, [f"{prefix}.{PATHS[name]}" for name in ("gate", "up")])
-        silu = graph.op("QuickGelu", gate, domain=ORT, alpha=1.0)  # g * sigmoid(g)
-        return x, self._linear(graph, graph.op("Mul", silu, up), f"{prefix}.mlp.down_proj")
+        y = self._linear(graph, context, f"{prefix}.self_attn.o_proj")
+        y = self._norm(graph, after, y)[0] if sandwich else y
+        normed, x = self._norm(graph, rest[-1] if sandwich else after, x, y)
+        y = self._linear(graph, self._hidden(graph, prefix, normed), f"{prefix}.mlp.down_proj")
+        return x, self._norm(graph, rest[0], y)[0] if sandwich else y
 
-    def _norm(self, graph: GraphWriter, name: str, x: str, y: str) -> tuple[str, str]:
-        """RMSNorm of x + y, and x + y itself; y may be "" for nothing."""
-        weight, epsilon = graph.constant(name, self.weights[name]), self.shape.epsilon
+    def _hidden(self, graph: GraphWriter, prefix: str, x: str) -> str:
+        """What the MLP's last matrix takes."""
+        gated, silu = self.shape.gated, self.shape.activation == "silu"
+        made = self._linears(graph, x, [f"{prefix}.{PATHS[n]}" for n in (("gate", "up") if gated else ("up",))])
+        if silu:
+            y = graph.op("QuickGelu", made[0], domain=ORT, alpha=1.0)  # g * sigmoid(g)
+        else:
+            y = graph.op("Gelu", made[0], approximate="tanh")
+        return graph.op("Mul", y, made[1]) if gated else y
+
+    def _norm(self, graph: GraphWriter, path: str, x: str, y: str = "") -> tuple[str, str]:
+        """The norm of x + y, and x + y itself; y may be "" for nothing."""
+        epsilon, kind = (
+            self.shape.epsilon,
+            "LayerNormalization" if self.shape.centred else "SimplifiedLayerNormalization",
+        )
+        fields = ("weight", "bias") if self.shape.centred else ("weight",)
+        weights = [graph.constant(f"{path}.{field}", self.weights[f"{path}.{field}"]) for field in fields]
         if not y:
-            return graph.op("SimplifiedLayerNormalization", x, weight, axis=-1, epsilon=epsilon), x
-        names = [f"{name}.out", "", "", f"{name}.sum"]
-        graph.add("SkipSimplifiedLayerNormalization", [x, y, weight], names, ORT, epsilon=epsilon)
-        return names[0], names[3]
+            return graph.op(kind, x, *weights, axis=-1, epsilon=epsilon), x
+        outputs = [f"{path}.out", "", "", f"{path}.sum"]
+        graph.add(f"Skip{kind}", [x, y, *weights], outputs, ORT, epsilon=epsilon)
+        return outputs[0], outputs[3]
 
     def _attention(self, graph: GraphWriter, prefix: str, layer: int, x: str, sizes: tuple[str, str]) -> str:
         shape = self.shape
-        made = self._linears(graph, x, [f"{prefix}.{PATHS[name]}" for name in "qkv"], split=shape.qk_norm)
+        paths = [f"{prefix}.{PATHS[name]}" for name in "qkv"]
+        made = self._linears(graph, x, paths, split=shape.qk_norm or not self.switched.isdisjoint(paths))
         made = [self._apart(graph, y) for y in made]
         if shape.qk_norm:
             made[:2] = [
@@ -154,11 +202,20 @@ class DecoderWriter:
             ]
         kinds: list[int | str] = ["batch", shape.kv_heads, "past", shape.head_size]
         past = [graph.input(f"past_key_values.{layer}.{part}", graph.real, kinds) for part in ("key", "value")]
-        tables = [graph.constant(name, table) for name, table in zip(("cosines", "sines"), self.rotary, strict=True)]
         names = [f"context.{layer}", f"present.{layer}.key", f"present.{layer}.value"]
-        knobs = {"num_heads": shape.heads, "kv_num_heads": shape.kv_heads, "do_rotary": 1}
-        if shape.window is not None:
+        kind = shape.kinds[layer]
+        tables = [graph.constant(f"{n}.{kind}", x) for n, x in zip(ROTARY, self.rotary.get(kind, ()), strict=False)]
+        knobs: dict[str, float] = {
+            "num_heads": shape.heads,
+            "kv_num_heads": shape.kv_heads,
+            "do_rotary": len(tables) // 2,
+        }
+        if shape.window is not None and kind == SLIDING:
             knobs["local_window_size"] = shape.window
+        if shape.scale is not None:
+            knobs["scale"] = float(shape.scale)
+        if shape.softcap:
+            knobs["softcap"] = float(shape.softcap)
         ready = made if len(made) == 3 else [made[0], "", ""]
         graph.add("GroupQueryAttention", [*ready, *past, *sizes, *tables], names, ORT, **knobs)
         for name in names[1:]:
@@ -182,10 +239,7 @@ class DecoderWriter:
 
     def _head(self, graph: GraphWriter, x: str) -> str:
         """Logits [B, V] of [B, D]."""
-        name = "model.norm.weight"
-        weight = graph.constant(name, self.weights[name])
-        x = graph.op("SimplifiedLayerNormalization", x, weight, axis=-1, epsilon=self.shape.epsilon)
-        table = self._table
+        x, table = self._norm(graph, "model.norm", x)[0], self._table
         if "lm_head.weight" not in self.weights and not isinstance(table, Blocks):
             return graph.op("Gemm", x, graph.constant("table", table), transB=1)
         if "lm_head.weight" in self.weights:
@@ -208,9 +262,25 @@ class DecoderWriter:
             widths, biases = [sum(widths)], [whole]
         made = self._matrix(graph, x, "+".join(paths), weight, one, widths)
         return [
-            y if bias is None else graph.op("Add", y, graph.constant(f"{paths[i]}.bias", bias))
-            for i, (y, bias) in enumerate(zip(made, biases, strict=True))
+            self._changed(
+                graph, x, y if bias is None else graph.op("Add", y, graph.constant(f"{path}.bias", bias)), path
+            )
+            for path, y, bias in zip(paths, made, biases, strict=False)
         ]
+
+    def _changed(self, graph: GraphWriter, x: str, y: str, path: str) -> str:
+        """y + x A B, where a LoRA may change the linear; A and B are empty unless they are given."""
+        if path not in self.switched:
+            return y
+        sizes = self._inputs(f"{path}.weight"), self._width(f"{path}.weight")
+        down, up = input_names(path)
+        graph.optional(down, np.zeros((sizes[0], 0), np.float32), [sizes[0], f"{path}.rank"])
+        graph.optional(up, np.zeros((0, sizes[1]), np.float32), [f"{path}.rank", sizes[1]])
+        return graph.op("Add", y, graph.op("MatMul", graph.op("MatMul", x, down), up))
+
+    def _inputs(self, name: str) -> int:
+        """The inputs of a matrix."""
+        return self.carried[name].q.shape[1] * BLOCK if name in self.carried else self.weights[name].shape[1]
 
     def _width(self, name: str) -> int:
         """The outputs of a matrix."""
@@ -221,7 +291,9 @@ class DecoderWriter:
         carried = self.carried.get(name)
         weight = None if carried is not None else self.weights[name]
         y = self._matrix(graph, x, path, weight, carried, [self._width(name)])[0]
-        return y if bias is None else graph.op("Add", y, graph.constant(f"{path}.bias", bias))
+        return self._changed(
+            graph, x, y if bias is None else graph.op("Add", y, graph.constant(f"{path}.bias", bias)), path
+        )
 
     def _matrix(
         self,
@@ -245,7 +317,9 @@ class DecoderWriter:
         return [y] if len(widths) == 1 else pieces(graph, y, widths)
 
 
-def decoder_writer(lm: Any, precision: str, carried: Callable[[], Mapping[str, Blocks]]) -> DecoderWriter | str:
+def decoder_writer(
+    lm: Any, precision: str, carried: Callable[[], Mapping[str, Blocks]], switched: Collection[str] = ()
+) -> DecoderWriter | str:
     """The writer of a transformers LM's decoder, or why it is not written directly.
 
     Of the matrices that `carried` gives, those count whose values the LM still has, bit for bit.
@@ -253,31 +327,36 @@ def decoder_writer(lm: Any, precision: str, carried: Callable[[], Mapping[str, B
     shape = architecture_of(lm.config.get_text_config())
     if isinstance(shape, str):
         return shape
-    weights = {key: x.detach().float().numpy() for key, x in lm.state_dict().items()}
-    tied = lm.config.get_text_config().tie_word_embeddings
-    if tied:
-        weights.pop("lm_head.weight", None)
+    state = {key: x.detach().float().numpy() for key, x in lm.state_dict().items()}
+    if lm.config.get_text_config().tie_word_embeddings:
+        state.pop("lm_head.weight", None)
+    weights = canonical(shape, state)
     odd = unexpected(shape, weights)
     if odd is not None:
         return odd
-    rotary = rotary_table(lm, lm.config.get_text_config().max_position_embeddings)
-    if isinstance(rotary, str):
-        return rotary
+    rotary = {}
+    for kind in sorted(set(shape.kinds)) if shape.rotary else ():
+        table = rotary_table(lm, shape.positions, kind)
+        if isinstance(table, str):
+            return table
+        rotary[kind] = table
     blocks = carried() if precision == "int4" else {}
     same = {key: x for key, x in blocks.items() if key in weights and np.array_equal(x.dense(), weights[key])}
-    return DecoderWriter(shape, weights, rotary, precision, same)
+    return DecoderWriter(shape, weights, rotary, precision, same, switched)
 
 
-def rotary_table(lm: Any, longest: int) -> tuple[np.ndarray, np.ndarray] | str:
-    """Cosines and sines [positions, head size / 2] of a transformers LM, or why they make no table."""
+def rotary_table(lm: Any, longest: int, kind: str = FULL) -> Rotary | str:
+    """Cosines and sines [positions, head size / 2] of a transformers LM's layers of a kind, or why they make none."""
     import torch
 
     rotary = lm.model.rotary_emb
-    kind = getattr(rotary, "rope_type", "default")
-    if kind not in ("default", "linear", "llama3", "yarn"):
-        return f"its rotary embedding is of the kind {kind}, which changes with the length"
+    types = getattr(rotary, "rope_type", "default")
+    by_kind = isinstance(types, dict)
+    type_ = types[kind] if by_kind else types
+    if type_ not in ("default", "linear", "llama3", "yarn"):
+        return f"its rotary embedding is of the kind {type_}, which changes with the length"
     places = torch.arange(min(longest, LONGEST))[None]
     with torch.no_grad():
-        pair = rotary(torch.zeros(1, 1, 1), places)
+        pair = rotary(torch.zeros(1, 1, 1), places, *([kind] if by_kind else []))
     halves = [x[0, :, : x.shape[-1] // 2].float().contiguous().numpy() for x in pair]
     return halves[0], halves[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,15 +23,21 @@ PAST, PRESENT = "past_key_values.", "present."
 class Decoding(ABC):
     """One batch in decoding. `start` takes the prompts, `step` one more token of every row; both give logits [B, V].
 
-    `left` tells on which side of its row a shorter prompt is padded.
+    `left` tells on which side of its row a shorter prompt is padded; `adapter` holds the matrices of a LoRA by the
+    names of the graph's inputs.
     """
 
     left: ClassVar[bool]
     inputs: ClassVar[set[str]]
     """The inputs that the graph must have."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, device: str) -> None:
-        self.session, self.device = session, device
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        device: str,
+        adapter: Mapping[str, onnxruntime.OrtValue] | None = None,
+    ) -> None:
+        self.session, self.device, self.adapter = session, device, adapter or {}
         self.past = [x for x in session.get_inputs() if x.name.startswith(PAST)]
         self.names = [x.name for x in session.get_outputs()]
         self.total = 0
@@ -112,7 +119,7 @@ class InPlace(Decoding):
                 self.binding.bind_output(name, "cpu")
             else:
                 self.binding.bind_ortvalue_output(name, self.buffers[name.replace(PRESENT, PAST)])
-        for name, value in self.buffers.items():
+        for name, value in [*self.buffers.items(), *self.adapter.items()]:
             self.binding.bind_ortvalue_input(name, value)
 
     def _run(self, embeds: np.ndarray) -> np.ndarray:

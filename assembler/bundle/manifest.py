@@ -179,7 +179,7 @@ class Manifest(Strict):
     """manifest.json. `files` gives the SHA-256 of every other file in the folder; `bos` begins each prompt, if any.
 
     `digest` is that of the manifest itself. `cache` says what the decoder does with its keys and values, `origin`
-    whether it was written directly or traced, and why.
+    whether it was written directly or traced, and why. `adapters` are LoRAs by name, of which one may be asked for.
     """
 
     format: Literal[2] = 2
@@ -195,6 +195,7 @@ class Manifest(Strict):
     embedding: FileName = "embedding.onnx"
     decoder: FileName = "decoder.onnx"
     tokenizer: FileName = "tokenizer.json"
+    adapters: dict[str, FileName] = {}
     cache: Literal["grows", "in_place"] = "grows"
     origin: str = "traced"
     files: dict[FileName, str]
@@ -217,7 +218,8 @@ class Manifest(Strict):
         ids = [*self.stop, *([] if self.bos is None else [self.bos])]
         if any(token >= self.vocab_size for token in ids):
             raise ValueError(f"`bos` and `stop` are token ids, below `vocab_size` {self.vocab_size}")
-        unlisted = [name for name in [*self.graphs, self.tokenizer, *self.companions] if name not in self.files]
+        named = [*self.graphs, self.tokenizer, *self.companions, *self.adapters.values()]
+        unlisted = [name for name in named if name not in self.files]
         if unlisted:
             raise ValueError(f"`files` has no hash of {unlisted[0]}")
         return self

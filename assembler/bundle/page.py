@@ -22,7 +22,7 @@ td { font-variant-numeric: tabular-nums; } th { font-weight: 600; } p { color: v
 
 
 def write_page(path: Path, report: dict[str, Any], manifest: Manifest) -> None:
-    """Write the report of `assembler.export.parity` at `path`."""
+    """Write the report of `assembler.parity.parity` at `path`."""
     moved = report["drift"]
     perplexity = moved["perplexity"]
     drifts = [

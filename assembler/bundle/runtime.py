@@ -16,6 +16,7 @@ from assembler.bundle.decoding import CACHES, DTYPES, Decoding
 from assembler.bundle.manifest import WEIGHTS, read_manifest
 from assembler.bundle.processor import tensors
 from assembler.bundle.prompt import prompt_ids, segments
+from assembler.bundle.switching import read_adapter
 from assembler.errors import AssemblerError, told
 from assembler.files import file_hash
 
@@ -40,6 +41,7 @@ class Bundle:
         self.embedding = self._session(self.manifest.embedding, {"input_ids", "features"})
         self._decoding = CACHES[self.manifest.cache]
         self.decoder = self._session(self.manifest.decoder, self._decoding.inputs)
+        self._adapters: dict[str, dict[str, onnxruntime.OrtValue]] = {}
         self._features = next(x for x in self.embedding.get_inputs() if x.name == "features")
 
     def features(self, name: str, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -80,14 +82,16 @@ class Bundle:
             row[slice(-len(values), None) if self._decoding.left else slice(len(values))] = values
         return self.embed(input_ids, features), lengths
 
-    def logits(self, samples: Sequence[Sample]) -> np.ndarray:
+    def logits(self, samples: Sequence[Sample], adapter: str | None = None) -> np.ndarray:
         """Logits of the token after each prompt: [B, V]."""
-        return self.decoding().start(*self.encode(samples), room=0)
+        return self.decoding(adapter).start(*self.encode(samples), room=0)
 
-    def told(self, samples: Sequence[Sample], answers: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    def told(
+        self, samples: Sequence[Sample], answers: Sequence[Sequence[int]], adapter: str | None = None
+    ) -> list[np.ndarray]:
         """Logits [answer tokens, V] of each sample's given answer: what is thought before each of its tokens."""
         embeds, lengths = self.encode(samples)
-        decoding = self.decoding()
+        decoding = self.decoding(adapter)
         longest = max(map(len, answers))
         logits = [decoding.start(embeds, lengths, longest)]
         for step in range(longest - 1):
@@ -95,9 +99,11 @@ class Bundle:
             logits.append(decoding.step(self.embed(token, None)))
         return [np.stack([step[i] for step in logits[: len(answer)]]) for i, answer in enumerate(answers)]
 
-    def generate(self, samples: Sequence[Sample], max_new_tokens: int | None = None) -> list[str]:
-        """The greedy answer of every sample."""
-        return [self.text(ids) for ids in self.generate_ids(samples, max_new_tokens)]
+    def generate(
+        self, samples: Sequence[Sample], max_new_tokens: int | None = None, adapter: str | None = None
+    ) -> list[str]:
+        """The greedy answer of every sample, with a LoRA of the bundle where one is named."""
+        return [self.text(ids) for ids in self.generate_ids(samples, max_new_tokens, adapter=adapter)]
 
     def text(self, ids: Sequence[int]) -> str:
         """An answer in words, without special tokens and the space that sets it off from its prompt."""
@@ -108,6 +114,7 @@ class Bundle:
         samples: Sequence[Sample],
         max_new_tokens: int | None = None,
         tell: Callable[[list[list[int]]], None] = lambda answers: None,
+        adapter: str | None = None,
     ) -> list[list[int]]:
         """The greedy token ids of every sample, up to and without the first stop id; `tell` hears them as they grow."""
         if not samples:
@@ -117,7 +124,7 @@ class Bundle:
         answers: list[list[int]] = [[] for _ in samples]
         going = np.ones(len(samples), dtype=bool)
         embeds, lengths = self.encode(samples)
-        decoding = self.decoding()
+        decoding = self.decoding(adapter)
         for step in range(limit):
             logits = decoding.start(embeds, lengths, limit) if step == 0 else decoding.step(embeds)
             token = logits.argmax(-1)  # [B]
@@ -154,9 +161,26 @@ class Bundle:
         """Token ids of a text, as they stand in a prompt."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
-    def decoding(self) -> Decoding:
-        """A new batch's decoding."""
-        return self._decoding(self.decoder, self.device)
+    def decoding(self, adapter: str | None = None) -> Decoding:
+        """A new batch's decoding, with the LoRA of a name where one is given."""
+        return self._decoding(self.decoder, self.device, self.adapter(adapter))
+
+    def adapter(self, name: str | None) -> Mapping[str, onnxruntime.OrtValue]:
+        """The matrices of a LoRA, by the names of the decoder's inputs; none without a name.
+
+        Raises:
+            AssemblerError: the bundle has none of that name.
+        """
+        if name is None:
+            return {}
+        if name not in self.manifest.adapters:
+            known = ", ".join(self.manifest.adapters) or "none"
+            raise AssemblerError(f"the bundle has no adapter {name!r:.80}; it has {known}")
+        if name not in self._adapters:
+            path = self._path(self.manifest.adapters[name])
+            with told(f"{path} is no adapter that onnxruntime can read; export again"):
+                self._adapters[name] = read_adapter(path)
+        return self._adapters[name]
 
     def embed(self, input_ids: np.ndarray, features: np.ndarray | None) -> np.ndarray:
         """inputs_embeds [B, T, D] of ids [B, T], of which V + r is row r of features [N, D]."""

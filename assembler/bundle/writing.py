@@ -70,6 +70,11 @@ class GraphWriter:
         self.inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), shape))
         return name
 
+    def optional(self, name: str, default: np.ndarray, shape: list[int | str]) -> str:
+        """A new input of the graph that is `default` unless it is given."""
+        self.input(name, self.real, shape)
+        return self.constant(name, default)
+
     def output(self, value: str, name: str, kind: Any, shape: list[int | str]) -> None:
         """Make a value an output of the graph, under `name`."""
         if value != name:

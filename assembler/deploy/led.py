@@ -101,8 +101,14 @@ class Led(Bundle):
     def _session(self, name: str, inputs: set[str]) -> Any:
         return Remote(self._facts[name], self._call)
 
-    def decoding(self) -> Decoding:
-        """A new batch's decoding."""
+    def decoding(self, adapter: str | None = None) -> Decoding:
+        """A new batch's decoding; LoRAs are not sent along.
+
+        Raises:
+            AssemblerError: one is asked for.
+        """
+        if adapter is not None:
+            raise AssemblerError(f"{adapter}: Triton's models are called without adapters; serve the bundle itself")
         return Called(self.decoder, self.manifest.cache)
 
     def pieces(self, given: Mapping[str, Any], most: int | None = None) -> Iterator[str]:

@@ -70,15 +70,15 @@ def _routes(app: FastAPI, model: Model, limits: Limits, metrics: Metrics) -> Non
     async def expose() -> Response:
         return Response(metrics.exposed(), media_type="text/plain; version=0.0.4")
 
-    @app.get("/v1/models", summary="The model that is served")
+    @app.get("/v1/models", summary="The model that is served, by itself and as MODEL:ADAPTER with each of its LoRAs")
     async def models() -> dict[str, Any]:
-        item = {"id": model.name, "object": "model", "created": model.loaded, "owned_by": "assembler"}
-        return {"object": "list", "data": [item]}
+        about = {"object": "model", "created": model.loaded, "owned_by": "assembler"}
+        return {"object": "list", "data": [{"id": name, **about} for name in model.names]}
 
     @app.post("/v1/chat/completions", summary="Answer a conversation", response_model=Completion, responses=ERRORS)
     async def chat(body: ChatRequest, request: Request) -> Any:
-        if body.model and body.model != model.name:
-            raise HTTPException(404, f"there is no model {body.model[:80]!r}; this server has {model.name}")
+        if body.model and body.model not in model.names:
+            raise HTTPException(404, f"there is no model {body.model[:80]!r}; this server has {', '.join(model.names)}")
         engine = model.engine
         sample, sample_keys = await run_in_threadpool(sample_of, body, model.manifest, limits)
         wanted = min(body.limit or model.manifest.max_new_tokens, limits.new_tokens)
@@ -89,6 +89,7 @@ def _routes(app: FastAPI, model: Model, limits: Limits, metrics: Metrics) -> Non
             Sampling(body.temperature, body.top_p, body.seed),
             body.stop_words,
             limits.request_seconds,
+            model.names.get(body.model),
         )
         loop, came = asyncio.get_running_loop(), asyncio.Event()
 
@@ -99,11 +100,12 @@ def _routes(app: FastAPI, model: Model, limits: Limits, metrics: Metrics) -> Non
         pieces = _pieces(answer, came)
         ident = new_id()
         if not body.stream:
-            return await _whole(request, answer, pieces, ident, model.name, metrics)
+            return await _whole(request, answer, pieces, ident, body.model or model.name, metrics)
         first = await anext(pieces, None)  # what is wrong is told before the stream begins
         usage = bool(body.stream_options and body.stream_options.include_usage)
         return StreamingResponse(
-            _stream(answer, first, pieces, ident, model.name, usage, metrics), media_type="text/event-stream"
+            _stream(answer, first, pieces, ident, body.model or model.name, usage, metrics),
+            media_type="text/event-stream",
         )
 
 

@@ -36,7 +36,9 @@ class TooLong(AssemblerError):
 
 @dataclass(frozen=True)
 class Request:
-    """What to answer. `keys` name inputs by what they hold (a digest), so that their features are made once."""
+    """What to answer. `keys` name inputs by what they hold (a digest), so that their features are made once;
+    `adapter` is a LoRA of the bundle.
+    """
 
     sample: Mapping[str, Any]
     keys: Mapping[str, str] = field(default_factory=dict)
@@ -44,6 +46,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
     seconds: float = 120.0
+    adapter: str | None = None
 
 
 class Answer:
@@ -239,7 +242,8 @@ class Engine:
             raise TooLong(f"the prompt has {len(ids)} tokens, and {self.context} is the context; make it shorter")
         answer.prompt_tokens = len(ids)
         embeds = self.bundle.embed(np.array([ids], np.int64), np.concatenate(blocks) if blocks else None)
-        return Prepared(answer, embeds, [names.get(i, i) for i in ids], limit)
+        self.bundle.adapter(request.adapter)  # one that is not there is told now
+        return Prepared(answer, embeds, [key_in(request, names.get(i, i)) for i in ids], limit)
 
     def _slot(self, slot: str, request: Request) -> tuple[np.ndarray, Hashable]:
         """The real feature rows [n, D] of a slot, and what to call them."""
@@ -295,7 +299,8 @@ class Engine:
                 prepared.limit,
             )
             try:
-                self._take(row, slots.prefill(row, prepared.embeds[:, shared:], prepared.keys, shared))
+                adapter = self.bundle.adapter(answer.request.adapter)
+                self._take(row, slots.prefill(row, prepared.embeds[:, shared:], prepared.keys, shared, adapter))
             except AssemblerError as error:
                 self._leave(row, "error", error)
             if others:
@@ -305,19 +310,23 @@ class Engine:
         for row, running in list(self.running.items()):
             if (why := running.answer.ends) is not None:
                 self._leave(row, why)
-        if not self.running:
-            return
-        busy = sorted(self.running)
+        for adapter in sorted({r.answer.request.adapter or "" for r in self.running.values()}):
+            self._step_with(slots, adapter or None)
+        self.steps += bool(self.running)
+
+    def _step_with(self, slots: Slots, adapter: str | None) -> None:
+        """One more token of every row that has this LoRA."""
+        busy = sorted(row for row, running in self.running.items() if running.answer.request.adapter == adapter)
         ids = np.zeros((busy[-1] + 1, 1), np.int64)
         for row in busy:
             ids[row] = self.running[row].token
         try:
-            logits = slots.step(self.bundle.embed(ids, None), busy, [self.running[row].token for row in busy])
+            keys = [key_in(self.running[row].answer.request, self.running[row].token) for row in busy]
+            logits = slots.step(self.bundle.embed(ids, None), busy, keys, self.bundle.adapter(adapter))
         except AssemblerError as error:
             for row in busy:
                 self._leave(row, "error", error)
             return
-        self.steps += 1
         for row in busy:
             self._take(row, logits[row])
 
@@ -363,6 +372,11 @@ class Engine:
         except AssemblerError as error:
             for row in list(self.running):
                 self._leave(row, "error", error)
+
+
+def key_in(request: Request, key: Hashable) -> Hashable:
+    """What a position of a request is of: with a LoRA the same token has other keys and values."""
+    return key if request.adapter is None else (request.adapter, key)
 
 
 def advance(running: Running, logits: np.ndarray, stop: set[int]) -> str | None:

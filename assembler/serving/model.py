@@ -44,6 +44,11 @@ class Model:
         """What clients call it."""
         return self.manifest.name
 
+    @property
+    def names(self) -> dict[str, str | None]:
+        """What a request may ask for -> the adapter of the bundle that it means: none, or one of its LoRAs."""
+        return {self.name: None, **{f"{self.name}:{adapter}": adapter for adapter in self.manifest.adapters}}
+
     def _open(self) -> Bundle:
         return Bundle(self.folder, self.providers)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import onnxruntime
@@ -10,12 +11,16 @@ import onnxruntime
 from assembler.bundle.decoding import DTYPES, PAST, PRESENT
 from assembler.errors import told
 
+Matrices = Mapping[str, onnxruntime.OrtValue]
+"""A LoRA's, by the names of the decoder's inputs."""
+
 
 class Slots:
     """A decoder's in-place cache of `count` rows and `length` positions, on its device.
 
     A prompt is run on one row, behind what that row already holds of it; then one step runs all rows up to the last
-    busy one together. A row that is idle in between takes a token that nobody reads, behind what it holds.
+    busy one together. A row that is idle in between takes a token that nobody reads, behind what it holds; so does one
+    that has another LoRA than the rows of this step.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, device: str, count: int, length: int) -> None:
@@ -37,12 +42,25 @@ class Slots:
         return next((i for i, (a, b) in enumerate(zip(self.held[row], keys, strict=False)) if a != b),
                     min(len(self.held[row]), len(keys)))  # fmt: skip
 
-    def prefill(self, row: int, embeds: np.ndarray, keys: Sequence[Hashable], shared: int) -> np.ndarray:
+    def prefill(
+        self,
+        row: int,
+        embeds: np.ndarray,
+        keys: Sequence[Hashable],
+        shared: int,
+        adapter: Matrices = MappingProxyType({}),
+    ) -> np.ndarray:
         """Logits [V] after a prompt, of which `embeds` [1, T - shared, D] are the positions that the row lacks."""
         self.held[row] = list(keys)
-        return self._run(row, row + 1, embeds, np.array([len(keys)], np.int64))[0]
+        return self._run(row, row + 1, embeds, np.array([len(keys)], np.int64), adapter)[0]
 
-    def step(self, embeds: np.ndarray, busy: Sequence[int], keys: Sequence[Hashable]) -> np.ndarray:
+    def step(
+        self,
+        embeds: np.ndarray,
+        busy: Sequence[int],
+        keys: Sequence[Hashable],
+        adapter: Matrices = MappingProxyType({}),
+    ) -> np.ndarray:
         """Logits [n, V] after one more token of each of the rows 0 to n - 1, of which `busy` are read.
 
         `embeds` is [n, 1, D] and `keys` names the busy rows' tokens.
@@ -54,9 +72,9 @@ class Slots:
         for row, key in zip(busy, keys, strict=True):
             self.held[row].append(key)
         lengths = [len(self.held[row]) + (row not in busy) for row in range(rows)]
-        return self._run(0, rows, embeds, np.array(lengths, np.int64))
+        return self._run(0, rows, embeds, np.array(lengths, np.int64), adapter)
 
-    def _run(self, first: int, end: int, embeds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    def _run(self, first: int, end: int, embeds: np.ndarray, lengths: np.ndarray, adapter: Matrices) -> np.ndarray:
         binding = self.session.io_binding()
         mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
         binding.bind_cpu_input("inputs_embeds", np.ascontiguousarray(embeds))
@@ -68,6 +86,8 @@ class Slots:
                 binding.bind_output(*self._view(name, name.replace(PRESENT, PAST), first, end))
         for x in self.past:
             binding.bind_input(*self._view(x.name, x.name, first, end))
+        for name, value in adapter.items():
+            binding.bind_ortvalue_input(name, value)
         with told("the bundle's decoder does not run; export again"):
             self.session.run_with_iobinding(binding)
         return binding.get_outputs()[self.names.index("logits")].numpy()

@@ -51,6 +51,10 @@ class LowRank(nn.Module):
         inner = inner.unflatten(2, down.shape[2:4]) * weights[..., None, None].to(inner.dtype)
         return (up @ inner).sum(2).squeeze(-1)  # [B, T, out]
 
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        """A [r, in] and s B [out, r], of which it is the whole change; None where it is another."""
+        return (self.lora_A.weight, self.lora_B.weight * self.scale) if type(self) is LowRank else None
+
     def delta(self) -> Tensor:
         """The change of the weight: [out, in]."""
         return (self.lora_B.weight @ self.lora_A.weight) * self.scale

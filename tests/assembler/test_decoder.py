@@ -21,14 +21,20 @@ FAMILIES = {
     "llama 3": ("llama", {"rope_parameters": {**LLAMA3, "original_max_position_embeddings": 32, "rope_theta": 5e5}}),
     "mistral, sliding": ("mistral", {"sliding_window": 4}),
     "qwen2": ("qwen2", {}),
+    "qwen2, some sliding": ("qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}),
     "qwen3": ("qwen3", {}),
+    "gemma": ("gemma", {}),
+    "gemma 2": ("gemma2", {"sliding_window": 4, "query_pre_attn_scalar": 40, "final_logit_softcapping": 3.0}),
+    "gemma 3": ("gemma3_text", {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}),
+    "gpt2": ("gpt2", {"n_embd": 64, "n_head": 4, "n_layer": 2, "n_positions": 64}),
 }
 
 
 def lm_of(name: str) -> torch.nn.Module:
     arch, more = FAMILIES[name]
     torch.manual_seed(0)
-    lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(arch, **SIZES, **more)).eval()
+    sizes = {"vocab_size": 96} if arch == "gpt2" else SIZES
+    lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(arch, **sizes, **more)).eval()
     for key, p in lm.named_parameters():  # norms and biases start at one and zero, where a mistake would not be seen
         if p.dim() == 1:
             torch.nn.init.normal_(p, 1.0 if "norm" in key else 0.0, 0.3)
@@ -48,22 +54,26 @@ def torch_logits(lm, ids: list[int]) -> np.ndarray:
         return lm(torch.tensor([ids])).logits[0, -1].numpy()
 
 
+def embedded(lm, ids: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return lm.get_input_embeddings()(torch.from_numpy(ids)).numpy()
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_ragged_batch_is_decoded_as_torch_does_row_by_row(name, tmp_path):
     lm = lm_of(name)
     decoding = written(lm, tmp_path)
-    table = lm.get_input_embeddings().weight.detach().numpy()
     rows = [[5, 7, 9, 11, 13, 2, 4], [3, 1, 8], [6]]
     padded = np.zeros((3, 7), np.int64)
     for i, row in enumerate(rows):
         padded[i, : len(row)] = row
-    logits = decoding.start(table[padded], np.array([7, 3, 1]), room=3)
+    logits = decoding.start(embedded(lm, padded), np.array([7, 3, 1]), room=3)
     for _ in range(3):
         wanted = np.stack([torch_logits(lm, row) for row in rows])
         np.testing.assert_allclose(logits, wanted, atol=2e-4)
         tokens = logits.argmax(-1)
         rows = [[*row, int(token)] for row, token in zip(rows, tokens, strict=True)]
-        logits = decoding.step(table[tokens][:, None])
+        logits = decoding.step(embedded(lm, tokens[:, None]))
 
 
 def test_a_chunk_after_a_prompt_goes_on_in_the_same_cache(tmp_path):
@@ -86,6 +96,14 @@ def test_the_embedding_reads_tokens_and_rows_of_features_alike(tmp_path):
     assert np.array_equal(out, wanted)
     none = session.run(None, {"input_ids": np.array([[1, 2]]), "features": features[:0]})[0]
     assert np.array_equal(none[0], table[[1, 2]])
+
+
+def test_the_embedding_scales_tokens_where_the_model_does_and_features_never(tmp_path):
+    lm = lm_of("gemma")
+    written(lm, tmp_path)
+    session = onnxruntime.InferenceSession(str(tmp_path / "embedding.onnx"), providers=["CPUExecutionProvider"])
+    out = session.run(None, {"input_ids": np.array([[7, 96]]), "features": np.ones((1, 64), np.float32)})[0][0]
+    np.testing.assert_allclose(out, [embedded(lm, np.array([7]))[0], np.ones(64)], rtol=1e-6)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -138,15 +156,19 @@ def test_the_nearest_integer_is_at_most_half_a_step_away(bits):
 @pytest.mark.parametrize(
     ("arch", "more", "reason"),
     [
-        ("gpt2", {}, "gpt2 is none of"),
+        ("olmo2", {}, "olmo2 is none of"),
+        ("gpt2", {"activation_function": "relu"}, "its activation is relu"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "not the plain one"),
         ("llama", {"hidden_act": "gelu"}, "its activation is gelu"),
         ("llama", {"head_dim": 24}, "multiple of 16"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "kind dynamic"),
     ],
 )
 def test_what_is_not_written_says_why(arch, more, reason):
-    sizes = {"n_embd": 32, "n_head": 2, "n_layer": 1, "vocab_size": 96} if arch == "gpt2" else {**SIZES, **more}
-    said = decoder_writer(AutoModelForCausalLM.from_config(AutoConfig.for_model(arch, **sizes)), "fp32", dict)
+    sizes = {"n_embd": 32, "n_head": 2, "n_layer": 1, "vocab_size": 96} if arch == "gpt2" else SIZES
+    said = decoder_writer(
+        AutoModelForCausalLM.from_config(AutoConfig.for_model(arch, **{**sizes, **more})), "fp32", dict
+    )
     assert isinstance(said, str) and reason in said
 
 

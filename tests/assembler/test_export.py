@@ -16,7 +16,8 @@ from assembler.cli import app
 from assembler.compile import compile_graph
 from assembler.errors import AssemblerError
 from assembler.evaluate import BundleAnswers, TorchAnswers, evaluate
-from assembler.export import export, samples
+from assembler.export import export
+from assembler.parity import samples
 from assembler.runs import load_run
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +90,7 @@ def test_a_graph_without_an_llm_is_refused_by_node_and_reason(spec, tmp_path):
 
 def test_a_failed_export_leaves_nothing(unbroken, tmp_path, monkeypatch):
     graph, assembly = load_run(unbroken.folder)
-    monkeypatch.setattr("assembler.export.compare", lambda name, *_: {"graph": name, "relative": 1.0, "ok": False})
+    monkeypatch.setattr("assembler.parity.compare", lambda name, *_: {"graph": name, "relative": 1.0, "ok": False})
     with pytest.raises(AssemblerError, match="nothing was written"):
         export(graph, assembly, tmp_path / "out", "fp32", split(graph)[1])
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,8 @@ from assembler.bundle.runtime import Bundle
 from assembler.check import check
 from assembler.compile import compile_graph
 from assembler.evaluate import TorchAnswers
-from assembler.export import export, samples
+from assembler.export import export
+from assembler.parity import samples
 from assembler.readers import READERS
 from assembler.spec import parse
 

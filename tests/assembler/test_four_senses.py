@@ -12,8 +12,9 @@ from PIL import Image
 from assembler.bundle.runtime import Bundle
 from assembler.check import check
 from assembler.evaluate import TorchAnswers
-from assembler.export import export, samples
+from assembler.export import export
 from assembler.forecast import summary
+from assembler.parity import samples
 from assembler.runs import Run, load_run
 from assembler.spec import parse
 from assembler.train import train

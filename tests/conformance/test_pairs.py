@@ -6,19 +6,16 @@
 import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from assembler.batches import Batches
 from assembler.check import check
 from assembler.compile import compile_graph
 from assembler.export import export
-from assembler.graph import Graph
 from assembler.registry import parts
-from assembler.samples import Cell, Cloud, Sound
 from assembler.spec import Document, Spec
+from tests.conformance.rows import row_of
 
 SIZES = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 SIZES |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "pad_token_id": 0}
@@ -50,30 +47,6 @@ def spec_of(encoder: dict, projector: dict, lm: str) -> Spec:
     edges = [*encoder.get("edges", []), *wires, "bridge -> talk.seen"]
     tree = {"assembler": 1, "nodes": nodes, "edges": edges}
     return Spec(Path("drawn.yaml").resolve(), Document.model_validate(tree), tree)
-
-
-def row_of(graph: Graph, seed: int) -> dict:
-    """A raw sample of every column that is read, of a length that the seed settles."""
-    drawn = np.random.default_rng(seed)
-
-    def sample(kind: str, column: str) -> object:
-        if kind == "image":
-            return Image.fromarray(drawn.integers(0, 256, (20 + 9 * seed, 30, 3), np.uint8))
-        if kind == "video":
-            return [sample("image", column) for _ in range(2 + seed)]
-        if kind == "audio":
-            return Sound(drawn.normal(0, 0.1, 4000 + 3000 * seed).astype(np.float32), 16_000)
-        if kind == "points":
-            extra = graph.processor(column).extra
-            return Cloud(drawn.normal(size=(6 + 20 * seed, 3 + extra)).astype(np.float32))
-        if kind == "expression":
-            processor = graph.processor(column)
-            return Cell(
-                drawn.poisson(2.0, len(processor.genes)) + np.float32(1), processor.genes, processor.normalise != "none"
-            )
-        return "yes" if column == "answer" else "what is it" + "?" * seed
-
-    return {column: sample(kind, column) for column, kind in graph.columns().items()}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
