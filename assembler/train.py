@@ -349,7 +349,7 @@ class Moved(TrainerCallback):
 
     def __init__(self, assembly: Assembly, stage: str, console: Console) -> None:
         self.assembly, self.stage, self.console = assembly, stage, console
-        self.before: dict[str, int] = {}
+        self.before: dict[str, list[int]] = {}
         self.still: set[str] = set()
         self.checked = False
 
@@ -381,8 +381,11 @@ class Moved(TrainerCallback):
         self.console.print(f"checked: {len(moved)} tensors moved{idle}, {frozen} frozen ones did not")
 
 
-def bits(tensor: Tensor) -> int:
-    """A checksum of a tensor's very bits, quick enough to take of every weight."""
+def bits(tensor: Tensor) -> list[int]:
+    """Checksums of 64 stretches of a tensor's very bits, quick enough to take of every weight.
+
+    One sum would not do: the first step of Adam moves every number equally far, and as many may go up as down.
+    """
     kinds: dict[int, torch.dtype] = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     flat = tensor.detach().contiguous().view(kinds[tensor.element_size()]).flatten()
-    return int(flat.sum(dtype=torch.int64))
+    return torch.stack([part.sum(dtype=torch.int64) for part in flat.tensor_split(64)]).tolist()

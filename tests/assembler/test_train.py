@@ -14,7 +14,7 @@ from assembler.compile import Assembly, compile_graph
 from assembler.errors import AssemblerError
 from assembler.runs import Run, load_run
 from assembler.spec import override, read
-from assembler.train import freeze_table, train
+from assembler.train import bits, freeze_table, train
 from components.backbones._causal_lm import byte_tokenizer
 
 
@@ -89,6 +89,10 @@ def test_a_learning_weight_that_does_not_move_stops_the_run(spec, tmp_path, monk
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *arguments, **knobs: None)
     with pytest.raises(AssemblerError, match="learns and did not move"):
         train(spec, tmp_path / "run")
+
+
+def test_a_weight_of_which_as_much_goes_up_as_down_has_moved():
+    assert bits(torch.tensor([1.25, 1.5])) != bits(torch.tensor([1.5, 1.25]))
 
 
 def test_a_part_that_the_loss_does_not_reach_stops_the_run(tmp_path, spec):
