@@ -161,6 +161,8 @@ def _run_stage(
     more: list[Watch],
     cache: float,
 ) -> None:
+    for left in ("forward", "_original_forward", "_is_accelerate_prepared"):
+        vars(assembly).pop(left, None)  # accelerate's, of the stage before, whose precision would be this one's too
     assembly.only(stage.objectives)
     assembly.consistency = stage.consistency
     assembly.train_only(stage.train)

@@ -95,6 +95,21 @@ def test_a_weight_of_which_as_much_goes_up_as_down_has_moved():
     assert bits(torch.tensor([1.25, 1.5])) != bits(torch.tensor([1.5, 1.25]))
 
 
+@pytest.mark.parametrize("precisions", [("fp32", "bf16"), ("bf16", "fp32")])
+def test_every_stage_has_its_own_precision(tmp_path, spec, monkeypatch, precisions):
+    for stage, precision in zip(("align", "tune"), precisions, strict=True):
+        spec = override(override(spec, f"stages.{stage}.steps=1"), f"stages.{stage}.precision={precision}")
+    seen, forward = [], Assembly.forward
+
+    def watched(self, **batch):
+        seen.append("bf16" if torch.is_autocast_enabled("cpu") else "fp32")
+        return forward(self, **batch)
+
+    monkeypatch.setattr(Assembly, "forward", watched)
+    train(spec, tmp_path / "run")
+    assert seen == list(precisions)
+
+
 def test_a_part_that_the_loss_does_not_reach_stops_the_run(tmp_path, spec):
     text = spec.dump().replace("  talk:\n", "  spare: {type: projector.linear, width: 8}\n  talk:\n")
     text = text.replace("bridge -> talk.photo]", "bridge -> talk.photo, eyes -> spare]").replace(
