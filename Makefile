@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench bench-senses screenshots editor clean
+.PHONY: demo test lint bench bench-senses bench-gpu screenshots editor clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -26,6 +26,9 @@ bench: .venv/ready
 
 bench-senses: .venv/ready
 	$(BIN)/python -m benchmarks.senses
+
+bench-gpu: .venv/ready
+	$(BIN)/python -m benchmarks.gpu
 
 screenshots: .venv/ready
 	$(BIN)/python -m tests.ui.screenshots

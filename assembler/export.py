@@ -31,6 +31,7 @@ from assembler.bundle.manifest import (
 )
 from assembler.bundle.page import write_page
 from assembler.bundle.precisions import Precisions
+from assembler.bundle.smoothing import Peaks
 from assembler.bundle.switching import SUFFIX, write_adapter
 from assembler.compile import Assembly
 from assembler.errors import AssemblerError
@@ -40,7 +41,8 @@ from assembler.files import aside, clear_drafts, file_hash, room, write_text
 from assembler.forecast import drawn_sample
 from assembler.gguf_blocks import load_blocks
 from assembler.graph import Graph
-from assembler.parity import parity, reference_of
+from assembler.parity import comparable, parity, reference_of
+from assembler.peaks import peaks_of
 from assembler.ragged import Ragged
 from assembler.weights import cached, parse_source
 
@@ -105,18 +107,20 @@ def export(
     assembly.to("cpu").float().eval()  # a bundle is written from float32, whatever the weights were kept in
     answers = TorchAnswers(graph, assembly, node)
     apart = take_apart(assembly, node, switch, lambda: reference_of(answers, rows[:SAMPLES]))
-    reference = reference_of(answers, rows[:SAMPLES])
+    with peaks_of(assembly.nodes[node]) as peaks:
+        reference = reference_of(answers, rows[:SAMPLES])
     _merge(graph, assembly)
     out.parent.mkdir(parents=True, exist_ok=True)
     clear_drafts(out)
     with room(out), aside(out) as draft:
         draft.mkdir()
-        facts = _write_graphs(graph, assembly, node, draft, precisions, say, apart)
+        facts = _write_graphs(graph, assembly, node, draft, precisions, say, apart, peaks)
         say("manifest and tokenizer")
         _write_manifest(graph, node, draft, precisions, facts)
         _write_genai(assembly.nodes[node], draft)
         say("parity")
-        report = parity(graph, node, draft, rows[:SAMPLES], reference, precisions, max_kl, apart)
+        with comparable(draft) as folder:
+            report = parity(graph, node, folder, rows[:SAMPLES], reference, precisions, max_kl, apart)
         if not report["ok"]:
             raise AssemblerError(_refusal(report))
         write_text(draft / "parity.json", json.dumps(report, indent=2) + "\n")
@@ -165,6 +169,7 @@ def _write_graphs(
     precisions: Precisions,
     say: Callable[[str], None],
     apart: Sequence[Apart],
+    peaks: Peaks,
 ) -> dict[str, Any]:
     lm: Any = assembly.nodes[node].lm  # type: ignore[union-attr]
     for slot in graph.slot_tokens(node):
@@ -180,15 +185,15 @@ def _write_graphs(
 
         _traced(trace, folder / f"{slot}.onnx", precisions.slots.get(slot, "fp32"))
     say("decoder and embedding")
-    return _write_lm(graph, lm, node, folder, precisions.decoder, apart)
+    return _write_lm(graph, lm, node, folder, precisions.decoder, apart, peaks)
 
 
 def _write_lm(
-    graph: Graph, lm: Any, node: str, folder: Path, precision: Precision, apart: Sequence[Apart]
+    graph: Graph, lm: Any, node: str, folder: Path, precision: Precision, apart: Sequence[Apart], peaks: Peaks
 ) -> dict[str, Any]:
     """Embedding and decoder, written directly where the architecture is known, and what the manifest says of them."""
     switched = {path for adapter in apart for path in adapter.factors}
-    writer = decoder_writer(lm, precision, lambda: carried(graph, node), switched)
+    writer = decoder_writer(lm, precision, lambda: carried(graph, node), switched, peaks)
     if isinstance(writer, DecoderWriter):
         writer.write(folder)
         files = {adapter.name: f"{adapter.name}{SUFFIX}" for adapter in apart}
@@ -197,7 +202,7 @@ def _write_lm(
         return {"cache": "in_place", "origin": "written: " + writer.note, "adapters": files}
     if apart:
         raise ExportRefused(f"{node}: only decoders that are written directly switch adapters; {writer}")
-    if precision in ("int8_dynamic", "fp16"):
+    if precision in ("int8_dynamic", "fp16", "bf16"):
         raise ExportRefused(f"{node}: {precision} is for decoders that are written directly; {writer}; take int8")
     export_embedding(lm.get_input_embeddings(), folder / "embedding.onnx")
     _traced(lambda path: export_decoder(lm, path), folder / "decoder.onnx", precision)
@@ -229,7 +234,7 @@ def _write_manifest(graph: Graph, node: str, folder: Path, precisions: Precision
     part: Any = graph.parts[node]
     tokenizer = part.load_tokenizer(graph.base)
     prompt = part.prepared(node, graph, tokenizer)
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    write_text(folder / "tokenizer.json", tokenizer.backend_tokenizer.to_str(pretty=True))
     write_text(folder / "spec.yaml", graph.spec.dump())
     shutil.copyfile(RUNNER, folder / RUNNER.name)
     slots, inputs = {}, {}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,19 @@ import numpy as np
 
 from assembler.apart import Apart
 from assembler.bundle.drift import BOUNDS, drift
+from assembler.bundle.manifest import WEIGHTS, read_manifest, write_manifest
 from assembler.bundle.parity import LIMITS, compare
 from assembler.bundle.precisions import Precisions
 from assembler.bundle.runtime import Bundle
+from assembler.bundle.writing import widen
 from assembler.errors import AssemblerError
 from assembler.evaluate import Row, TorchAnswers
 from assembler.exportable import feeder
+from assembler.files import file_hash
 from assembler.graph import Graph
 from assembler.ragged import parted
 
+STOOD_IN = "Compared and timed in float32 with the weights of bf16, since this computer's onnxruntime computes no bf16."
 STEPS = 16
 """Tokens that the speed is measured on."""
 
@@ -86,6 +93,7 @@ def parity(
         ok = ok and found[3]
     return {
         "precision": str(precisions),
+        "note": STOOD_IN if "bf16" in precisions.all else "",
         "samples": len(rows),
         "graphs": [*table, whole],
         "greedy": greedy,
@@ -95,6 +103,29 @@ def parity(
         "speed": speed(bundle, asked[0]),
         "ok": ok,
     }
+
+
+@contextmanager
+def comparable(folder: Path) -> Iterator[Path]:
+    """The bundle itself, or a stand-in for one in bf16 where only a CPU is at hand, which computes none.
+
+    The stand-in has the same graphs and weights, each number of which is the same in float32; what bf16 loses in the
+    sums it does not show.
+    """
+    manifest = read_manifest(folder)
+    if manifest.precision != "bf16":
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix=".standing-in-", dir=folder.parent) as made:
+        twin = Path(made)
+        for name in manifest.files:
+            if not name.endswith((".onnx", WEIGHTS)):
+                shutil.copyfile(folder / name, twin / name)
+        for name in manifest.graphs:
+            widen(folder / name, twin / name)
+        files = {path.name: file_hash(path) for path in sorted(twin.iterdir())}
+        write_manifest(twin, manifest.model_copy(update={"precision": "fp32", "files": files}))
+        yield twin
 
 
 def _end_to_end(

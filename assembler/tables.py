@@ -224,4 +224,6 @@ def print_parity(report: dict[str, Any], out: Path) -> None:
         f"{report['speed']['decode']:,.0f} of answer"
     )
     console.print(f"greedy answers equal to torch's on {report['greedy']:.0%} of {report['samples']} held-out samples")
+    if report["note"]:
+        console.print(report["note"])
     console.print(f"next: assembler ask {out} --image FILE --prompt TEXT")

@@ -1,6 +1,6 @@
 """`make bench`: every figure that the README quotes but those of the senses, measured here and now.
 
-python -m benchmarks.run [checking] [giants] [step] [memory] [paper_counts] [adapters] [editor]
+python -m benchmarks.run [checking] [giants] [step] [memory] [paper_counts] [adapters] [editor] [serving]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("checking", "giants", "step", "memory", "paper_counts", "adapters", "editor")
+NAMES = ("checking", "giants", "step", "memory", "paper_counts", "adapters", "editor", "serving")
 
 
 def main(chosen: list[str]) -> int:

@@ -127,18 +127,21 @@ class Load:
 
     def run(self, clients: int, seconds: float) -> float:
         """Ask from so many clients for so long; answers a second."""
-        before, end = len(self.seconds), time.monotonic() + seconds
-        threads = [threading.Thread(target=self._client, args=(number, end)) for number in range(clients)]
-        start = time.monotonic()
+        before, ready = len(self.seconds), threading.Barrier(clients + 1)
+        threads = [threading.Thread(target=self._client, args=(n, ready, seconds)) for n in range(clients)]
         for thread in threads:
             thread.start()
+        ready.wait()
+        start = time.monotonic()
         for thread in threads:
             thread.join()
         return (len(self.seconds) - before) / (time.monotonic() - start)
 
-    def _client(self, number: int, end: float) -> None:
+    def _client(self, number: int, ready: threading.Barrier, seconds: float) -> None:
         order = np.random.default_rng(number)
-        with httpx.Client(timeout=180) as client:
+        with httpx.Client(timeout=180, trust_env=False) as client:
+            ready.wait()
+            end = time.monotonic() + seconds
             while time.monotonic() < end:
                 which = int(order.integers(KINDS))
                 start = time.perf_counter()
@@ -154,19 +157,20 @@ class Load:
 
 
 def measured(bundle: Path, clients: int, minutes: float) -> dict[str, Any]:
-    """Everything about one soak."""
+    """Everything about one soak: alone for a while, then four quarters of `minutes` together."""
+    quarter = 15 * minutes
     whole = Bundle(bundle)
     wanted = [whole.generate([sample], TOKENS)[0] for sample in samples()]
     server = Server(bundle, clients)
     try:
         load = Load(server.url, wanted)
-        load.run(1, 5.0)
-        alone = load.run(1, max(5.0, 6 * minutes))
+        load.run(1, min(5.0, quarter))
+        alone = load.run(1, min(30.0, quarter))
         load.seconds.clear()
         sizes: list[int] = []
         rates = []
         for _ in range(4):
-            rates.append(load.run(clients, 15 * minutes))
+            rates.append(load.run(clients, quarter))
             sizes.append(server.memory())
     finally:
         server.stop()

@@ -12,16 +12,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
-from assembler.bundle.architecture import FULL, PATHS, SLIDING, Architecture, architecture_of, canonical, unexpected
+from assembler.bundle.architecture import (
+    FULL,
+    PATHS,
+    SLIDING,
+    Architecture,
+    architecture_of,
+    canonical,
+    names,
+    unexpected,
+)
 from assembler.bundle.linears import BLOCK, Blocks, blockwise, dense, dynamic, nearest, pieces, stacked
+from assembler.bundle.smoothing import Peaks, smoothed
 from assembler.bundle.switching import input_names
 from assembler.bundle.writing import ORT, GraphWriter, WeightFile
 
 LONGEST = 32_768
 """The longest context that a bundle's rotary table is made for."""
 Rotary = tuple[np.ndarray, np.ndarray]
+REALS = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 ROTARY = ("cosines", "sines")
 """What the constants of a rotary table are called, before the kind of the layer."""
 
@@ -33,9 +45,10 @@ class DecoderWriter:
         shape: the architecture.
         weights: float32 arrays by canonical names.
         rotary: cosines and sines, each float32 [positions, head size / 2], by the kind of layer; none without any.
-        precision: `fp32`; `fp16`; `int8` (blocks of 32); `int8_dynamic` (a scale an output, x rounded too); `int4`.
+        precision: `int8` is in blocks of 32, `int8_dynamic` has a scale an output and rounds x too.
         carried: matrices that a 4-bit file holds exactly so, by transformers' names; `int4` takes them as they are.
         switched: paths of linears that LoRAs may change when the graph runs; see `switching`.
+        peaks: the largest inputs of the linears on real data, with which `int8_dynamic` loses less; see `smoothing`.
     """
 
     def __init__(
@@ -46,21 +59,31 @@ class DecoderWriter:
         precision: str,
         carried: Mapping[str, Blocks],
         switched: Collection[str] = (),
+        peaks: Peaks | None = None,
     ) -> None:
         self.switched = frozenset(switched)
+        weights = smoothed(shape, weights, peaks) if peaks and precision == "int8_dynamic" else weights
         self.shape, self.weights, self.rotary = shape, weights, rotary
         self.precision, self.carried = precision, dict(carried) if precision == "int4" else {}
+        self.taken = len(self.carried)
+        if self.carried:  # what was trained on, or kept otherwise, has 8 bits beside the source's 4
+            others = [
+                name for name in [*names(shape), "lm_head.weight"] if name.endswith(("_proj.weight", "head.weight"))
+            ]
+            for name in others:
+                if name not in self.carried and name in weights and weights[name].shape[1] % BLOCK == 0:
+                    self.carried[name] = nearest(weights[name], 8)
 
     @property
     def note(self) -> str:
         """What a reader of the manifest wants to know."""
-        taken = f", {len(self.carried)} matrices as their source holds them" if self.carried else ""
+        taken = f", {self.taken} matrices as their source holds them" if self.taken else ""
         return f"{self.shape.layers} layers of the kind {self.shape.kind}{taken}"
 
     @property
     def real(self) -> Any:
         """The type of numbers that are not whole."""
-        return np.float16 if self.precision == "fp16" else np.float32
+        return REALS.get(self.precision, np.float32)
 
     def write(self, folder: Path) -> None:
         """Write the three files."""
@@ -76,13 +99,13 @@ class DecoderWriter:
         if carried is not None and carried.bits == 8 and carried.residue is None:
             return carried
         table = self.weights[name]
-        return table if self.precision in ("fp32", "fp16") or self.shape.hidden % BLOCK else nearest(table, 8)
+        return table if self.precision in REALS or self.shape.hidden % BLOCK else nearest(table, 8)
 
     def _embedding(self, graph: GraphWriter) -> GraphWriter:
         """Ids below V are tokens, id V + r is row r of the encoders' features."""
         size, vocabulary = self.shape.hidden, self.shape.vocabulary
         ids = graph.input("input_ids", np.int64, ["batch", "sequence"])
-        features = graph.input("features", graph.real, ["rows", size])
+        features = graph.input("features", graph.outer, ["rows", size])
         words = graph.op("Min", ids, graph.constant("last", vocabulary - 1, np.int64))
         flat = graph.op("Reshape", words, graph.ints(-1))
         table = self._table
@@ -96,19 +119,20 @@ class DecoderWriter:
             tokens = graph.op("Gather", graph.constant("table", table), flat)  # [B * T, D]
         if self.shape.embed_scale != 1:
             tokens = graph.op("Mul", tokens, graph.constant("scale", np.float32(self.shape.embed_scale)))
-        rows = graph.op("Concat", tokens, features, axis=0)
+        rows = graph.op("Concat", graph.cast(tokens, graph.outer, graph.real), features, axis=0)
         count = graph.op("Size", ids)
         zero, one = graph.constant("zero", 0, np.int64), graph.constant("one", 1, np.int64)
         own = graph.op("Reshape", graph.op("Range", zero, count, one), graph.op("Shape", ids))
         row = graph.op("Add", ids, graph.op("Sub", count, graph.constant("vocabulary", vocabulary, np.int64)))
         is_row = graph.op("GreaterOrEqual", ids, graph.constant("vocabulary", vocabulary, np.int64))
         out = graph.op("Gather", rows, graph.op("Where", is_row, row, own))
-        graph.output(out, "inputs_embeds", graph.real, ["batch", "sequence", size])
+        graph.output(out, "inputs_embeds", graph.outer, ["batch", "sequence", size])
         return graph
 
     def _decoder(self, graph: GraphWriter) -> GraphWriter:
         shape = self.shape
-        x = graph.input("inputs_embeds", graph.real, ["batch", "sequence", shape.hidden])
+        x = graph.input("inputs_embeds", graph.outer, ["batch", "sequence", shape.hidden])
+        x = graph.cast(x, graph.real, graph.outer)
         mask = graph.input("attention_mask", np.int64, ["batch", "total"])
         lengths = graph.op("ReduceSum", mask, graph.ints(1), keepdims=0)  # [B]
         last = graph.op("Sub", lengths, graph.constant("one", 1, np.int64))
@@ -122,8 +146,7 @@ class DecoderWriter:
         x = self._apart(graph, graph.op("Add", x, y))
         logits = self._head(graph, self._last(graph, x, last, total))
         logits = self._capped(graph, logits)
-        logits = logits if graph.real == np.float32 else graph.op("Cast", logits, to=1)
-        graph.output(logits, "logits", np.float32, ["batch", "classes"])
+        graph.output(graph.cast(logits, np.float32, graph.real), "logits", np.float32, ["batch", "classes"])
         return graph
 
     def _placed(self, graph: GraphWriter, x: str, lengths: str) -> str:
@@ -248,11 +271,9 @@ class DecoderWriter:
         return blockwise(graph, x, "table", table)[0]
 
     def _linears(self, graph: GraphWriter, x: str, paths: list[str], split: bool = True) -> list[str]:
-        """Several linears of one x as one; apart again where they are to be `split` or cannot be one."""
+        """Several linears of one x as one; apart again where they are to be `split`."""
         carried = [self.carried[f"{path}.weight"] for path in paths if f"{path}.weight" in self.carried]
         one = stacked(carried) if len(carried) == len(paths) else None
-        if self.precision == "int4" and carried and one is None:
-            return [self._linear(graph, x, path) for path in paths]
         widths = [self._width(f"{path}.weight") for path in paths]
         weight = None if one is not None else np.concatenate([self.weights[f"{path}.weight"] for path in paths])
         biases = [self.weights.get(f"{path}.bias") for path in paths]
@@ -308,7 +329,7 @@ class DecoderWriter:
         if carried is not None:
             return blockwise(graph, x, name, carried, widths)
         assert weight is not None
-        if self.precision in ("fp32", "fp16") or weight.shape[1] % BLOCK:
+        if self.precision in REALS or weight.shape[1] % BLOCK:
             y = dense(graph, x, name, weight)
         elif self.precision == "int8_dynamic":
             y = dynamic(graph, x, name, weight)
@@ -318,7 +339,11 @@ class DecoderWriter:
 
 
 def decoder_writer(
-    lm: Any, precision: str, carried: Callable[[], Mapping[str, Blocks]], switched: Collection[str] = ()
+    lm: Any,
+    precision: str,
+    carried: Callable[[], Mapping[str, Blocks]],
+    switched: Collection[str] = (),
+    peaks: Peaks | None = None,
 ) -> DecoderWriter | str:
     """The writer of a transformers LM's decoder, or why it is not written directly.
 
@@ -342,7 +367,7 @@ def decoder_writer(
         rotary[kind] = table
     blocks = carried() if precision == "int4" else {}
     same = {key: x for key, x in blocks.items() if key in weights and np.array_equal(x.dense(), weights[key])}
-    return DecoderWriter(shape, weights, rotary, precision, same, switched)
+    return DecoderWriter(shape, weights, rotary, precision, same, switched, peaks)
 
 
 def rotary_table(lm: Any, longest: int, kind: str = FULL) -> Rotary | str:

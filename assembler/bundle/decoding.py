@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -11,13 +12,21 @@ import onnxruntime
 
 from assembler.errors import told
 
+os.environ.setdefault("ORT_GQA_DISABLE_FLASH_ATTENTION", "1")
+"""On the CPU onnxruntime's tiled attention is slower than its plain one below a thousand positions or so; longer
+prompts are taken in chunks instead."""
+CHUNK = 256
+"""Positions of a prompt that a CPU takes at once."""
 DTYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(int64)": np.int64,
     "tensor(bool)": np.bool_,
+    "tensor(bfloat16)": 16,  # ONNX's number: numpy has no such type
 }
 PAST, PRESENT = "past_key_values.", "present."
+Matrices = Mapping[str, onnxruntime.OrtValue]
+"""A LoRA's, by the names of the decoder's inputs."""
 
 
 class Decoding(ABC):
@@ -64,9 +73,7 @@ class Decoding(ABC):
 
     def _zeros(self, batch: int, length: int) -> dict[str, onnxruntime.OrtValue]:
         """A cache with room for `length` tokens, by the name of its input, on the decoder's device."""
-        shapes = {x.name: ((batch, x.shape[1], length, x.shape[3]), DTYPES[x.type]) for x in self.past}
-        make = onnxruntime.OrtValue.ortvalue_from_numpy
-        return {name: make(np.zeros(shape, dtype), self.device) for name, (shape, dtype) in shapes.items()}
+        return {x.name: zeros((batch, x.shape[1], length, x.shape[3]), x.type, self.device) for x in self.past}
 
     def _bind(self, binding: Any, **arrays: np.ndarray) -> None:
         for name, array in arrays.items():
@@ -105,11 +112,73 @@ class Growing(Decoding):
         return values["logits"].numpy()
 
 
+def zeros(shape: tuple[int, ...], kind: str, device: str) -> onnxruntime.OrtValue:
+    """A tensor of zeros; of bfloat16, which numpy cannot fill, one of anything, since no position is read unwritten."""
+    dtype = DTYPES[kind]
+    if isinstance(dtype, int):
+        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, device)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype), device)
+
+
+class Rows:
+    """Keys and values of `count` rows and `length` positions that stay where they are, and runs on some of the rows."""
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, device: str, buffers: Mapping[str, onnxruntime.OrtValue]
+    ) -> None:
+        self.session, self.device, self.buffers = session, device, buffers
+        self.names = [x.name for x in session.get_outputs()]
+        self.types = {x.name: DTYPES[x.type] for x in session.get_inputs() if x.name in buffers}
+
+    def prompt(self, row: int, embeds: np.ndarray, held: int, adapter: Matrices) -> np.ndarray:
+        """Logits [V] after `embeds` [T, D], which come behind `held` positions of a row."""
+        size = CHUNK if self.device == "cpu" else len(embeds)
+        for start in range(0, len(embeds), size):
+            piece = embeds[None, start : start + size]
+            lengths = np.array([held + start + piece.shape[1]], np.int64)
+            logits = self.run(row, row + 1, piece, lengths, adapter)
+        return logits[0]
+
+    def run(self, first: int, end: int, embeds: np.ndarray, lengths: np.ndarray, adapter: Matrices) -> np.ndarray:
+        """Logits [end - first, V] after `embeds`, with which the rows have `lengths` positions."""
+        binding = self.session.io_binding()
+        mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+        binding.bind_cpu_input("inputs_embeds", np.ascontiguousarray(embeds))
+        binding.bind_cpu_input("attention_mask", mask)
+        for name in self.names:
+            if name == "logits":
+                binding.bind_output(name, "cpu")
+            else:
+                binding.bind_output(name, *self._view(name.replace(PRESENT, PAST), first, end))
+        for name in self.buffers:
+            binding.bind_input(name, *self._view(name, first, end))
+        for name, value in adapter.items():
+            binding.bind_ortvalue_input(name, value)
+        with told("the bundle's decoder does not run; export again"):
+            self.session.run_with_iobinding(binding)
+        return binding.get_outputs()[self.names.index("logits")].numpy()
+
+    def _view(self, name: str, first: int, end: int) -> tuple:
+        """A range of rows of a buffer, as onnxruntime binds it."""
+        shape, dtype = self.buffers[name].shape(), self.types[name]
+        size = 2 if isinstance(dtype, int) else np.dtype(dtype).itemsize
+        place = self.buffers[name].data_ptr() + first * int(np.prod(shape[1:])) * size
+        return self.device, 0, dtype, (end - first, *shape[1:]), place
+
+
 class InPlace(Decoding):
     """A decoder that writes into its cache: the buffers are made and bound once, and never copied."""
 
     left = False
     inputs = {"inputs_embeds", "attention_mask"}
+
+    def start(self, embeds: np.ndarray, lengths: np.ndarray, room: int) -> np.ndarray:
+        if self.device != "cpu" or embeds.shape[1] <= CHUNK:
+            return super().start(embeds, lengths, room)
+        self.lengths, self.total = lengths.astype(np.int64), embeds.shape[1]
+        self._reserve(len(embeds), self.total + room)
+        rows = Rows(self.session, self.device, self.buffers)
+        return np.stack([rows.prompt(i, embeds[i, :length], 0, self.adapter) for i, length in enumerate(lengths)])
 
     def _reserve(self, batch: int, length: int) -> None:
         self.binding = self.session.io_binding()

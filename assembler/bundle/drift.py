@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-BOUNDS = {"fp32": 1e-6, "fp16": 1e-4, "int8": 1e-2, "int8_dynamic": 5e-2, "int4": 5e-2}
+BOUNDS = {"fp32": 1e-6, "fp16": 1e-4, "bf16": 1e-2, "int8": 1e-2, "int8_dynamic": 5e-2, "int4": 5e-2}
 """The largest mean KL divergence, in nats a token, that a bundle of each precision may have."""
 
 

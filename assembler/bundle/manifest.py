@@ -25,7 +25,7 @@ def _inside(name: str) -> str:
 
 
 FileName = Annotated[str, AfterValidator(_inside)]
-Precision = Literal["fp32", "fp16", "int8", "int8_dynamic", "int4"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8_dynamic", "int4"]
 WEIGHTS = "weights.data"
 """The file that graphs of a bundle share, where they were written directly."""
 Side = Annotated[int, Field(ge=1, le=8192)]

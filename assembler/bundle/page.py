@@ -47,7 +47,7 @@ def write_page(path: Path, report: dict[str, Any], manifest: Manifest) -> None:
 <title>{name}: parity</title><style>{STYLE}</style></head>
 <body>
 <h1>{name}: ONNX beside torch</h1>
-<p>Precision: {escape(report["precision"])}. The decoder was {escape(manifest.origin)}.</p>
+<p>Precision: {escape(report["precision"])}. The decoder was {escape(manifest.origin)}. {escape(report["note"])}</p>
 <h2>Graphs</h2>
 {_table(("graph", "largest difference", "relative", "within its limit"), graphs)}
 <h2>Drift on held-out answers</h2>

@@ -36,6 +36,11 @@ class Bundle:
         self._verify()
         self.providers = providers or ["CPUExecutionProvider"]
         self.device = "cuda" if "CUDAExecutionProvider" in self.providers else "cpu"
+        if self.manifest.precision == "bf16" and self.device == "cpu":
+            raise AssemblerError(
+                f"{self.folder.name} is in bf16, which onnxruntime computes on CUDA alone; "
+                "name CUDAExecutionProvider, or export fp16 or fp32"
+            )
         self.tokenizer = self._tokenizer()
         self.encoders = {name: self._session(slot.graph, set()) for name, slot in self.manifest.slots.items()}
         self.embedding = self._session(self.manifest.embedding, {"input_ids", "features"})

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -15,6 +16,8 @@ from assembler.bundle.manifest import WEIGHTS
 INLINE, PAGE = 1024, 4096
 """Below INLINE bytes a tensor stays in its graph; larger ones begin at a page, so that they can be mapped."""
 OPSET, IR = 21, 10
+MOST = 2**30
+"""A graph with more bytes than this has its weights in a file of its own."""
 ORT = "com.microsoft"
 
 
@@ -54,7 +57,8 @@ class WeightFile:
 class GraphWriter:
     """One graph as it is written. Nodes come in the order in which they run; a constant is named once.
 
-    Numbers that are not whole are of the type `real`, float32 or float16.
+    Numbers that are not whole are of the type `real`: float32, float16 or bfloat16. Those that come from outside and go
+    there are too, or float32 where numpy has no such type.
     """
 
     def __init__(self, name: str, weights: WeightFile, real: Any = np.float32) -> None:
@@ -64,6 +68,7 @@ class GraphWriter:
         self.outputs: list[onnx.ValueInfoProto] = []
         self._constants: dict[str, TensorProto] = {}
         self._count = 0
+        self.outer: Any = np.float32 if real == ml_dtypes.bfloat16 else real
 
     def input(self, name: str, kind: Any, shape: list[int | str]) -> str:
         """A new input of the graph."""
@@ -94,6 +99,10 @@ class GraphWriter:
         """A constant vector of integers."""
         return self.constant("ints_" + "_".join(map(str, values)), values, np.int64)
 
+    def cast(self, x: str, kind: Any, known: Any = None) -> str:
+        """x as another type; itself where it is `known` to be of that."""
+        return x if known == kind else self.op("Cast", x, to=helper.np_dtype_to_tensor_dtype(np.dtype(kind)))
+
     def op(self, kind: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
         """A node's output, or the list of its outputs where there are several; "" is an input left out."""
         self._count += 1
@@ -112,3 +121,21 @@ class GraphWriter:
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ORT, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR, producer_name="assembler")
         path.write_bytes(model.SerializeToString())
+
+
+def widen(source: Path, target: Path) -> None:
+    """A graph in bfloat16 as one in float32 of the same numbers, its weights within it."""
+    model = onnx.load(str(source))
+    graph, half, whole = model.graph, TensorProto.BFLOAT16, TensorProto.FLOAT
+    for tensor in graph.initializer:
+        if tensor.data_type == half:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    for value in [*graph.input, *graph.output]:
+        if value.type.tensor_type.elem_type == half:
+            value.type.tensor_type.elem_type = whole
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == half:
+                attribute.i = whole
+    large = model.ByteSize() >= MOST
+    onnx.save(model, str(target), save_as_external_data=large, location=f"{target.name}.data" if large else None)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from types import MappingProxyType
 
 import numpy as np
 import onnxruntime
 
-from assembler.bundle.decoding import DTYPES, PAST, PRESENT
-from assembler.errors import told
-
-Matrices = Mapping[str, onnxruntime.OrtValue]
-"""A LoRA's, by the names of the decoder's inputs."""
+from assembler.bundle.decoding import PAST, Matrices, Rows, zeros
 
 
 class Slots:
@@ -24,12 +20,10 @@ class Slots:
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, device: str, count: int, length: int) -> None:
-        self.session, self.device, self.count, self.length = session, device, count, length
-        self.names = [x.name for x in session.get_outputs()]
-        self.past = [x for x in session.get_inputs() if x.name.startswith(PAST)]
-        make = onnxruntime.OrtValue.ortvalue_from_numpy
-        self._arrays = {x.name: np.zeros((count, x.shape[1], length, x.shape[3]), DTYPES[x.type]) for x in self.past}
-        self._buffers = {name: make(array, device) for name, array in self._arrays.items()}
+        self.count, self.length = count, length
+        past = [x for x in session.get_inputs() if x.name.startswith(PAST)]
+        buffers = {x.name: zeros((count, x.shape[1], length, x.shape[3]), x.type, device) for x in past}
+        self.rows = Rows(session, device, buffers)
         self.held: list[list[Hashable]] = [[] for _ in range(count)]
         """What each row's keys and values are of: token ids, or names of feature rows."""
 
@@ -52,7 +46,7 @@ class Slots:
     ) -> np.ndarray:
         """Logits [V] after a prompt, of which `embeds` [1, T - shared, D] are the positions that the row lacks."""
         self.held[row] = list(keys)
-        return self._run(row, row + 1, embeds, np.array([len(keys)], np.int64), adapter)[0]
+        return self.rows.prompt(row, embeds[0], shared, adapter)
 
     def step(
         self,
@@ -72,28 +66,4 @@ class Slots:
         for row, key in zip(busy, keys, strict=True):
             self.held[row].append(key)
         lengths = [len(self.held[row]) + (row not in busy) for row in range(rows)]
-        return self._run(0, rows, embeds, np.array(lengths, np.int64), adapter)
-
-    def _run(self, first: int, end: int, embeds: np.ndarray, lengths: np.ndarray, adapter: Matrices) -> np.ndarray:
-        binding = self.session.io_binding()
-        mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
-        binding.bind_cpu_input("inputs_embeds", np.ascontiguousarray(embeds))
-        binding.bind_cpu_input("attention_mask", mask)
-        for name in self.names:
-            if name == "logits":
-                binding.bind_output(name, "cpu")
-            else:
-                binding.bind_output(*self._view(name, name.replace(PRESENT, PAST), first, end))
-        for x in self.past:
-            binding.bind_input(*self._view(x.name, x.name, first, end))
-        for name, value in adapter.items():
-            binding.bind_ortvalue_input(name, value)
-        with told("the bundle's decoder does not run; export again"):
-            self.session.run_with_iobinding(binding)
-        return binding.get_outputs()[self.names.index("logits")].numpy()
-
-    def _view(self, name: str, buffer: str, first: int, end: int) -> tuple:
-        """A range of rows of a buffer, as onnxruntime binds it."""
-        array = self._arrays[buffer]
-        place = self._buffers[buffer].data_ptr() + first * array.strides[0]
-        return name, self.device, 0, array.dtype.type, (end - first, *array.shape[1:]), place
+        return self.rows.run(0, rows, embeds, np.array(lengths, np.int64), adapter)

@@ -1,10 +1,14 @@
 """What a bundle brings beside its graphs, a precision a graph, and what a failed export leaves."""
 
-import errno
+import contextlib
 import json
 import os
+import random
+import resource
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +22,7 @@ from assembler.check import check
 from assembler.compile import compile_graph
 from assembler.errors import AssemblerError
 from assembler.export import export
-from assembler.files import clear_drafts
+from assembler.files import clear_drafts, room
 from assembler.spec import parse
 
 SPEC = """\
@@ -107,6 +111,15 @@ def test_half_precision_a_graph_stays_near_and_is_smaller(bundle, graph, tmp_pat
     assert sizes[0] < 0.7 * sizes[1]
 
 
+def test_bf16_is_compared_as_its_weights_and_runs_on_cuda_alone(bundle, graph, tmp_path):
+    report = export(graph, compile_graph(graph), tmp_path / "bf16", "bf16", [ROW])
+    assert 0 < report["drift"]["kl"] < 1e-2 and "float32" in report["note"]
+    sizes = [(folder / "weights.data").stat().st_size for folder in (tmp_path / "bf16", bundle[0])]
+    assert sizes[0] < 0.7 * sizes[1] and [path.name for path in tmp_path.iterdir()] == ["bf16"]
+    with pytest.raises(AssemblerError, match="bf16, which onnxruntime computes on CUDA alone"):
+        Bundle(tmp_path / "bf16")
+
+
 @pytest.mark.parametrize(
     ("text", "decoder", "slots"),
     [
@@ -132,14 +145,64 @@ def test_a_precision_that_is_none_is_said(text, sentence):
         read_precisions(text, "talk", ["photo"])
 
 
-def test_a_full_disk_is_said_and_nothing_is_left(graph, tmp_path, monkeypatch):
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize("size", [2_000, 20_000, 60_000], ids=lambda size: f"{size} bytes")
+def test_a_full_disk_is_said_and_nothing_is_left(size, graph, tmp_path):
+    """Files of more than `size` bytes cannot be written: the first graph, the weights or the tokenizer comes short."""
 
-    monkeypatch.setattr("assembler.export._write_graphs", full)
-    with pytest.raises(AssemblerError, match=r"the disk of .*out is full; make room"):
-        export(graph, compile_graph(graph), tmp_path / "out", "fp32", [ROW])
+    def full() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        with pytest.raises(AssemblerError, match=r"the disk of .*out is full; make room"):
+            export(graph, compile_graph(graph), tmp_path / "out", "fp32", [ROW])
+
+    assert in_a_child(full).wait() == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["graph of photo", "decoder and embedding", "manifest and tokenizer", "parity"])
+def test_a_kill_while_it_exports_leaves_no_half_bundle_and_the_next_export_sweeps_up(step, graph, tmp_path):
+    told, say = os.pipe()
+
+    def speak(text: str) -> None:
+        if text == step:
+            os.write(say, b"!")
+
+    child = in_a_child(lambda: export(graph, compile_graph(graph), tmp_path / "out", "fp32", [ROW], speak))
+    os.read(told, 1)
+    time.sleep(random.Random(step).uniform(0, 0.05))
+    child.kill()
+    left = [path.name for path in tmp_path.iterdir()]
+    assert left in ([], [f".out.{child.pid}"]), "killed too late" if left == ["out"] else left
+    with room(tmp_path / "out"):
+        clear_drafts(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+class Child:
+    """A process that was forked off."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def kill(self) -> None:
+        """End it at once, whatever it does."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+
+def in_a_child(work) -> Child:
+    """Do some work in a process of its own, with what is loaded here."""
+    pid = os.fork()
+    if pid:
+        return Child(pid)
+    code = 1
+    with contextlib.suppress(BaseException):
+        work()
+        code = 0
+    os._exit(code)
 
 
 def test_what_a_killed_export_left_is_swept_up_and_what_a_living_one_writes_is_not(tmp_path):
