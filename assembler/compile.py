@@ -262,6 +262,9 @@ def compile_graph(graph: Graph, device: Literal["meta", "cpu"] = "cpu", load: bo
         graph.parts[node].bind(node, graph, modules)
     assembly = Assembly(modules, plan, graph.masked)
     _attach(graph, assembly, load)
+    for name, adapter in graph.adapters.items():
+        with _located(graph, name):
+            adapter.bind(name, graph, modules)
     assembly.refresh()
     return assembly.eval()
 
@@ -323,20 +326,27 @@ def _place(device: str, loads: bool) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
+@contextmanager
+def _located(graph: Graph, name: str) -> Iterator[None]:
+    """Say where in the spec the adapter stands that something is wrong with."""
+    try:
+        yield
+    except AssemblerError as error:
+        place = graph.spec.place("adapters", name)
+        raise AssemblerError(f"{graph.spec.path}:{place.line}:{place.column}: adapters.{name}: {error}") from error
+
+
 def _attach(graph: Graph, assembly: Assembly, load: bool) -> None:
     """Put the adapters in, those that combine others last, and let each host run its composition."""
     indexed = sorted(enumerate(graph.adapters.items()), key=lambda item: item[1][1].trait == "mixer")
     for index, (name, part) in indexed:
         host, seed = assembly.nodes[part.host], graph.document.seed * 1_000_003 + 500_009 + index
         wires = {edge.port: graph.values[edge.source] for edge in graph.incoming[name]}
-        try:
+        with _located(graph, name):
             composition = graph.document.compose.get(part.host, "")
             new = part.attach(host, name, seed, wires, composition)  # type: ignore[arg-type]
             if load and part.weights != "random":
                 fill(host, name, read_adapter(fetch(parse_source(part.weights), graph.base)))
-        except AssemblerError as error:
-            place = graph.spec.place("adapters", name)
-            raise AssemblerError(f"{graph.spec.path}:{place.line}:{place.column}: adapters.{name}: {error}") from error
         assembly.hosts[name] = part.host
         assembly.adapters[name] = [f"nodes.{part.host}.{key}" for key in new]
     for node, composition in graph.document.compose.items():

@@ -109,7 +109,8 @@ class Part(BaseModel):
         raise AssemblerError(f"{self.type} holds no torch module")
 
     def bind(self, node: str, graph: Graph, modules: Mapping[str, nn.Module]) -> None:
-        """Show the module `modules[node]` those of other nodes that it reads; they stay the others' to train."""
+        """Show the module `modules[node]`, or the adapter `node` on its host, those of other nodes that it reads; they
+        stay the others' to train."""
 
     def load(self, module: nn.Module, base: Path) -> None:
         """Put the weights of `weight_sources` into `module`, whose parameters may be on the meta device."""

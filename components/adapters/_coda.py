@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from assembler.adapters.host import Borrowed
+from assembler.adapters.attention import Attend
+from assembler.adapters.host import Borrowed, Heads
 from assembler.adapters.tap import first_of, with_first
+from components.adapters._moa import Frozen
 
 FIRST, FALL = 4.0, 0.7
 """eps in the first round of the soft top-k, and what it is multiplied by after each."""
@@ -34,15 +36,26 @@ def soft_top_k(scores: Tensor, k: int, steps: int, eps: float) -> Tensor:
 
 
 class Conditional(nn.Module):
-    """X + A(LN X) + P^T lambda_k (F(P X) - P X) around the layer F: [B, T, d] -> [B, T, d]."""
+    """X + A(LN X) + P^T lambda_k (F(P X) - P X) around the layer F: [B, T, d] -> [B, T, d].
+
+    With `everyone` F's attention has the queries of the chosen tokens, and keys and values of all.
+    """
 
     def __init__(
-        self, width: int, adapter: nn.Module, reduction: float, steps: int, eps: float, mask: Borrowed
+        self,
+        width: int,
+        adapter: nn.Module,
+        reduction: float,
+        steps: int,
+        eps: float,
+        mask: Borrowed,
+        everyone: Everyone | None = None,
     ) -> None:
         super().__init__()
         self.router = nn.Parameter(torch.randn(width) * width**-0.5)
         self.norm, self.adapter = nn.LayerNorm(width), adapter
         self.reduction, self.steps, self.eps, self.mask = reduction, steps, eps, mask
+        self.everyone = everyone
 
     def forward(self, call: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:
         count = x.shape[1]
@@ -55,8 +68,12 @@ class Conditional(nn.Module):
         chosen = chances.topk(k, -1).indices  # [B, k]
         places = chosen.unsqueeze(-1).expand(-1, -1, x.shape[-1])
         few = x.gather(1, places)  # [B, k, d]
-        args = tuple(among(value, chosen, count) for value in args)
-        output = call(few, *args, **{key: among(value, chosen, count) for key, value in kwargs.items()})
+        keys = self.everyone is None
+        args = tuple(among(value, chosen, count, keys) for value in args)
+        kwargs = {key: among(value, chosen, count, keys) for key, value in kwargs.items()}
+        if self.everyone is not None:
+            self.everyone.stream = x
+        output = call(few, *args, **kwargs)
         heavy = chances.gather(1, chosen).unsqueeze(-1) * (first_of(output) - few)
         return with_first(output, light.scatter_add(1, places, heavy))
 
@@ -69,13 +86,37 @@ class Conditional(nn.Module):
         return soft_top_k(torch.where(real, scores, -1e4), k, self.steps, self.eps) * real
 
 
-def among(value: Any, chosen: Tensor, count: int) -> Any:
-    """An attention mask [B, 1, T or 1, T] for the chosen tokens [B, k] alone; anything else as it is."""
+def among(value: Any, chosen: Tensor, count: int, keys: bool = True) -> Any:
+    """An attention mask [B, 1, T or 1, T] for the chosen tokens [B, k], as queries and with `keys` as keys too;
+    anything else as it is."""
     if not isinstance(value, Tensor) or value.dim() != 4 or value.shape[-1] != count:
         return value
     batch, k = chosen.shape
     if value.shape[-2] == count:
         rows = chosen[:, None, :, None].expand(-1, value.shape[1], -1, count)
         value = value.expand(batch, -1, -1, -1).gather(2, rows)
+    if not keys:
+        return value
     columns = chosen[:, None, None].expand(-1, value.shape[1], value.shape[2], k)
     return value.expand(batch, -1, -1, -1).gather(3, columns)
+
+
+class Everyone(nn.Module):
+    """Attention of a layer's own queries to the keys and values of all tokens of the stream before it was cut.
+
+    Attributes:
+        stream: [B, T, d], until the layer's attention has read it.
+    """
+
+    def __init__(self, heads: Heads, norm: Borrowed | None, projections: tuple[Frozen, Frozen]) -> None:
+        super().__init__()
+        self.heads, self.norm, self.projections = heads, norm, projections
+        self.stream: Tensor | None = None
+
+    def forward(self, attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        stream, self.stream = self.stream, None
+        if stream is None:  # all tokens pass
+            return attend(q, k, v)
+        read = stream if self.norm is None else self.norm(stream)
+        k, v = (made(read).unflatten(-1, (self.heads.kv, -1)).transpose(1, 2) for made in self.projections)
+        return attend(q, k, v)  # [B, H, k, d]

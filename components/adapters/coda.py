@@ -11,7 +11,8 @@ from assembler.registry import register
 from components.adapters._examples import VIT_LAYERS, VIT_WIDTH, on_bert, on_vit
 
 if TYPE_CHECKING:
-    from assembler.adapters.host import Host
+    from assembler.adapters.host import Host, Layer
+    from components.adapters._coda import Everyone
 
 
 @register
@@ -20,10 +21,10 @@ class Coda(AdapterPart):
 
     A router scores tokens, s = X w, and lambda in [0, 1]^n is the soft top-k of s: what maximises s . lambda + eps *
     entropy under sum lambda = k, by `steps` rounds in which eps falls from 4 by 0.7 a round to `eps`. P picks the k =
-    ceil(n / reduction) tokens of the largest lambda, which attend to each other alone (arXiv 2304.04947, k-to-k). With
-    `reduction: 1` lambda is one. A's up projection is zero at first. The paper first goes on with the model's own
-    pre-training, router and adapters and model together, and then learns adapters, routers and norms: two stages.
-    The host is an encoder whose positions are in its tokens.
+    ceil(n / reduction) tokens of the largest lambda, which attend to each other alone (k-to-k of arXiv 2304.04947) or,
+    with `attends: all`, to all tokens (k-to-all). With `reduction: 1` lambda is one. A's up projection is zero at
+    first. The paper first goes on with the model's own pre-training, router and adapters and model together, and then
+    learns adapters, routers and norms: two stages. The host is an encoder whose positions are in its tokens.
     Parameters: layers * (2 * d * m + m + d + d + 2 * d).
     """
 
@@ -34,6 +35,7 @@ class Coda(AdapterPart):
 
     reduction: float = Field(3.0, ge=1, le=1000, description="n / k")
     size: int = Field(64, ge=1, le=65_536, description="m, the adapter's inner width")
+    attends: Literal["chosen", "all"] = Field("chosen", description="what the chosen tokens attend to")
     activation: Literal["relu", "gelu", "silu", "tanh"] = Field("relu", description="inside the adapter")
     steps: int = Field(20, ge=1, le=1000, description="rounds of the soft top-k")
     eps: float = Field(0.1, gt=0, le=4, description="weight of the entropy at its end")
@@ -46,6 +48,7 @@ class Coda(AdapterPart):
         return [
             on_vit(cls.type, VIT_LAYERS // 2 * each(VIT_WIDTH), size=4, every=2),
             on_bert(cls.type, 2 * each(16), size=4, reduction=2, steps=8),
+            on_vit(cls.type, 2 * each(VIT_WIDTH), size=4, layers=[1, 4], attends="all"),
         ]
 
     @classmethod
@@ -62,4 +65,16 @@ class Coda(AdapterPart):
         for layer in on.layers():
             width = layer.width("out")
             adapter = Bottleneck(width, self.size, self.activation)
-            layer.around(Conditional(width, adapter, self.reduction, self.steps, self.eps, mask))
+            everyone = self._everyone(layer) if self.attends == "all" else None
+            layer.around(Conditional(width, adapter, self.reduction, self.steps, self.eps, mask, everyone))
+
+    def _everyone(self, layer: Layer) -> Everyone:
+        """Lets the layer's attention read keys and values of all tokens."""
+        from components.adapters._coda import Everyone
+        from components.adapters._lora import Weight
+        from components.adapters._moa import Frozen
+
+        keys, values = (Frozen(Weight(layer.on, layer.name(site))) for site in ("attn.k", "attn.v"))
+        everyone = Everyone(layer.heads(), None if layer.post_norm else layer.borrow("norm1"), (keys, values))
+        layer.attend(everyone)
+        return everyone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from assembler.adapters.host import Host, Layer
+    from assembler.graph import Graph
 
 
 @register
@@ -25,8 +27,10 @@ class Multiway(AdapterPart):
     Alignment Enhancer). Where a host reads one sense, or its towers are named `vision` and `text`, a layer has one
     bottleneck; where it reads both in one pass, the first `split` tokens are the image's. D is Kaiming-uniform, U and
     the enhancer's second linear are zero, so that the start is the identity; the released code draws the latter, as
-    `init: default` does, and makes E as wide as the MLP.
-    Parameters: layers * (senses * (2 * d * m + m + d) + 2 * d * e + e + d), without the last three for `enhancer: 0`.
+    `init: default` does, and makes E as wide as the MLP. Where the senses have hosts of their own, `share` names the
+    adapter on the other one whose enhancers this one has too, layer by layer.
+    Parameters: layers * (senses * (2 * d * m + m + d) + 2 * d * e + e + d), without the last three for `enhancer: 0` or
+    with `share`.
     """
 
     type = "adapter.multiway"
@@ -36,6 +40,7 @@ class Multiway(AdapterPart):
     sense: Literal["vision", "text", "both"] = Field("vision", description="what the host's tokens are")
     split: int = Field(0, ge=0, le=1_000_000, description="with `sense: both`, tokens of the image, in front")
     enhancer: int = Field(64, ge=0, le=262_144, description="e, the enhancer's inner width; 0: none")
+    share: str = Field("", description="the multiway adapter of another host whose enhancers this one has too")
     scale: float = Field(0.1, gt=0, le=1e4, description="s")
     dropout: float = Field(0.1, ge=0, lt=1, description="rate before U, in training")
     init: Literal["zero", "default"] = Field("zero", description="how the enhancer's second linear starts")
@@ -57,7 +62,6 @@ class Multiway(AdapterPart):
 
     def inject(self, on: Host) -> None:
         from assembler.errors import AssemblerError
-        from components.adapters._bottleneck import Bottleneck
 
         if self.sense == "both" and on.anatomy.name.startswith(("llama", "gemma", "gpt2", "t5")):
             raise AssemblerError(
@@ -66,10 +70,38 @@ class Multiway(AdapterPart):
         for layer in on.layers():
             layer.branch(self._extractor(layer), "mlp.out", ["mid"])
             if self.enhancer:
-                module = Bottleneck(layer.width("out"), self.enhancer, "relu", "zero")
-                if self.init == "default":
-                    module.up.reset_parameters()
-                layer.branch(module, "out")
+                layer.branch(self._enhancer(layer.width("out")), "out")
+
+    def _enhancer(self, width: int) -> nn.Module:
+        from components.adapters._bottleneck import Bottleneck
+        from components.adapters._multiway import Lent
+
+        if self.share:
+            return Lent(width)
+        module = Bottleneck(width, self.enhancer, "relu", "zero")
+        if self.init == "default":
+            module.up.reset_parameters()
+        return module
+
+    def bind(self, node: str, graph: Graph, modules: Mapping[str, nn.Module]) -> None:
+        from assembler.adapters.book import adapters_of
+        from assembler.adapters.host import LAYER
+        from assembler.errors import AssemblerError
+        from components.adapters._multiway import lend
+
+        if not self.share:
+            return
+        lender = graph.adapters.get(self.share)
+        if not isinstance(lender, Multiway):
+            raise AssemblerError(f"`share: {self.share[:80]}` is no adapter.multiway of this spec; name one")
+        found = []
+        for name, host in ((self.share, lender.host), (node, self.host)):
+            book = adapters_of(modules[host])
+            assert book is not None
+            ends = {i.at: i.module for i in book.inserts(name).values() if i.at.endswith(".out") and "mlp" not in i.at}
+            layers = {LAYER.match(at): module for at, module in ends.items()}
+            found.append({at[2]: module for at, module in layers.items() if at})
+        lend(*found, self.share)
 
     def _extractor(self, layer: Layer) -> nn.Module:
         from components.adapters._bottleneck import Bottleneck

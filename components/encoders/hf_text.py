@@ -19,13 +19,16 @@ from components.encoders._base import EncoderPart
 if TYPE_CHECKING:
     from torch import nn
 
+    from components.encoders._masked_words import Guess
+
 POOLER = {"add_pooling_layer": False}
 
 
 class Family(NamedTuple):
     """What transformers takes for the sizes that a config leaves out, and what a model is made with beside its config.
 
-    `offset` says that positions are counted from the padding's id on, and so fewer are left for the text.
+    `offset` says that positions are counted from the padding's id on, and so fewer are left for the text; `endless`
+    that they are relative, and any number is. `kind` is transformers' class, where it is not the type's plain model.
     """
 
     width: int = 768
@@ -33,6 +36,8 @@ class Family(NamedTuple):
     pad: int = 0
     offset: bool = False
     options: dict[str, Any] = POOLER
+    endless: bool = False
+    kind: str = ""
 
 
 MODELS = {
@@ -43,6 +48,7 @@ MODELS = {
     "electra": Family(256, options={}),
     "mpnet": Family(pad=1, offset=True),
     "roberta": Family(pad=1, offset=True),
+    "t5": Family(512, options={}, layers=6, endless=True, kind="T5EncoderModel"),
     "xlm-roberta": Family(pad=1, offset=True),
 }
 """By `model_type`."""
@@ -52,11 +58,15 @@ MODELS = {
 class HfText(EncoderPart):
     """Text [B] -> token ids [B, T] -> tokens [B, T, width], or an embedding [B, width], of a BERT-like encoder.
 
-    For retrieval, contrast and hypernetworks: BERT, MiniLM, RoBERTa, DistilBERT, MPNet, ELECTRA, DeBERTa and their kin.
+    For retrieval, contrast and hypernetworks: BERT, MiniLM, RoBERTa, DistilBERT, MPNet, ELECTRA, DeBERTa, T5's encoder.
     A text is cut to `length` tokens; padding is in no attention and no mean. `output: pooled` with `pool` takes the
     mean of the real tokens or the first one's; `normalise` brings it to length 1, as models of sentence-transformers
-    want it. The blocks after `layer` are not built. Source: arXiv 1810.04805 (BERT), 1908.10084 (pooling).
-    Parameters: those of transformers' model for the config, without its pooler; with `mix` also layers + 2.
+    want it. The blocks after `layer` are not built. With `pretrain` it has the model's head for masked words, and a
+    stage whose `objectives` name this node learns by guessing: of the real tokens, or with `whole_words` of the words,
+    the share `hide` is chosen; eight in ten of them are read as [MASK], one as any token and one as it is, and the loss
+    is the mean cross-entropy of the true ones. Source: arXiv 1810.04805 (BERT), 1908.10084 (pooling).
+    Parameters: those of transformers' model for the config, without its pooler; with `mix` also layers + 2, with
+    `pretrain` those of the head, whose last matrix is the embeddings.
     """
 
     type = "encoder.hf_text"
@@ -68,6 +78,10 @@ class HfText(EncoderPart):
     pool: Literal["mean", "cls"] = Field("mean", description="how `output: pooled` is made of the tokens")
     normalise: bool = Field(False, description="bring the embedding to length 1")
     tokenizer: str | None = Field(None, description="a tokenizer.json; by default the one beside the weights")
+
+    pretrain: bool = Field(False, description="can learn by guessing hidden words, in stages that name it")
+    hide: float = Field(0.15, gt=0, lt=1, description="share of the tokens that are guessed then")
+    whole_words: bool = Field(False, description="hide all tokens of a word together")
 
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
@@ -85,20 +99,29 @@ class HfText(EncoderPart):
         embeddings = (words + positions + 2) * width + 2 * width
         layer = 4 * (width * width + width) + 2 * width * hidden + hidden + width + 4 * width
         roberta = {**config, "model_type": "roberta", "pad_token_id": 0}
+        t5 = {"model_type": "t5", "d_model": width, "d_kv": 8, "d_ff": hidden, "num_layers": 2, "num_heads": 2}
+        t5 |= {"vocab_size": words}
         return [
             (spec(), embeddings + 2 * layer),
             (spec(mix=True, output="pooled", normalise=True), embeddings + 2 * layer + 2 + 2),
             (spec(layer=0, output="pooled", pool="cls"), embeddings + layer),
             (spec(config=roberta), None),
+            (spec(pretrain=True, whole_words=True), None),
+            (spec(config=t5), None),
         ]
 
     @model_validator(mode="after")
     def _has_words(self) -> HfText:
         if self.weights == "random" and self.tokenizer is None:
             raise ValueError("`weights: random` brings no tokenizer; name a file with `tokenizer`")
+        if self.pretrain and self.layer is not None:
+            raise ValueError("`pretrain` learns at the last layer; leave `layer` out")
         if self.normalise and self.output == "tokens":
             raise ValueError("`normalise` is of an embedding; add `output: pooled`")
         return self
+
+    def gives_loss(self) -> bool:
+        return self.pretrain
 
     def _family(self, config: dict[str, Any]) -> Family:
         found = config.get("model_type")
@@ -113,17 +136,17 @@ class HfText(EncoderPart):
         return self._family(config).pad if found is None else found
 
     def _block(self, config: dict[str, Any]) -> int | None:
-        return self.block(size_in(config, "num_hidden_layers", "n_layers") or self._family(config).layers)
+        return self.block(size_in(config, "num_hidden_layers", "n_layers", "num_layers") or self._family(config).layers)
 
     def shape(self, inputs: dict[str, Value], want: Dim, base: Path) -> Value:
         config, width = self.read_config(base), None
         if config is not None:
             family = self._family(config)
-            width = size_in(config, "hidden_size", "dim") or family.width
+            width = size_in(config, "hidden_size", "dim", "d_model") or family.width
             self._block(config)
             longest = size_in(config, "max_position_embeddings") or 512
             longest -= (self._pad(config) + 1) * family.offset
-            if self.length > longest:
+            if self.length > longest and not family.endless:
                 raise WireError("in", f"this model reads at most {longest} tokens, and `length` is {self.length}")
         if self.output == "pooled":
             return value("embedding", width=width)
@@ -147,8 +170,21 @@ class HfText(EncoderPart):
         config = self.read_config(base) or {}
         pool = self.pool if self.output == "pooled" else None
         self._check_words(config, base)
-        options = self._family(config).options
-        return TextTower(config, self._block(config), self.mix, pool, self.normalise, self._pad(config), options)
+        family = self._family(config)
+        if self.pretrain and family.kind:
+            raise AssemblerError(f"a {config['model_type']} has no head for masked words; leave `pretrain` out")
+        options = {} if self.pretrain else family.options
+        guess = self._guess(base) if self.pretrain else None
+        sizes = (config, self._block(config), self.mix, pool, self.normalise, self._pad(config))
+        return TextTower(*sizes, options, guess, family.kind)
+
+    def _guess(self, base: Path) -> Guess:
+        """How words are hidden, by the tokenizer's own marks."""
+        from assembler.bundle.processor import open_tokenizer
+        from components.encoders._masked_words import Guess
+
+        path = self._tokenizer(base)
+        return Guess.of(open_tokenizer(str(path), self.length), str(path), self.hide, self.whole_words)
 
     def _check_words(self, config: dict[str, Any], base: Path) -> None:
         """The model has an embedding for every token of its tokenizer."""
@@ -162,4 +198,5 @@ class HfText(EncoderPart):
     def fill(self, module: nn.Module, path: Path) -> None:
         from components.encoders._states import fill
 
-        fill(module.model, path, self.weights, **MODELS[module.model.config.model_type].options)  # type: ignore[index,union-attr]
+        options = {} if self.pretrain else MODELS[module.model.config.model_type].options  # type: ignore[index,union-attr]
+        fill(module.model, path, self.weights, **options)

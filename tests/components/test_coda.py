@@ -1,7 +1,10 @@
 """CoDA: few tokens pass the frozen layer, and which is learned by a soft top-k."""
 
+import pytest
 import torch
 
+from assembler.adapters.book import adapters_of
+from assembler.adapters.tap import first_of
 from components.adapters._bottleneck import Bottleneck
 from components.adapters._coda import Conditional, soft_top_k
 from components.adapters.coda import Coda
@@ -56,3 +59,20 @@ def test_the_layer_sees_the_chosen_tokens_alone_and_the_others_pass_the_adapter(
         assert set(moved[row].nonzero().flatten().tolist()) == set(places.tolist())
         order = [x[row].eq(few).all(-1).nonzero().item() for few in seen[0][0][row]]
         assert torch.equal(seen[0][1][row, 0], torch.arange(81.0).reshape(9, 9)[order][:, order])
+
+
+@pytest.mark.parametrize(("family", "path"), [("vit", "layers.0"), ("timm", "blocks.0"), ("bert", "encoder.layer.0")])
+@torch.no_grad()
+def test_with_keys_of_all_tokens_the_chosen_ones_get_what_the_dense_layer_gives_them(family, path):
+    host, bare, seen = host_of(family), host_of(family), []
+    Coda(host="host", size=4, reduction=2, attends="all", layers=[0]).attach(host, "tune", seed=0)
+    for one in (host, bare):
+        one.get_submodule(path).register_forward_hook(lambda m, args, output: seen.append((args[0], first_of(output))))
+        HOSTS[family].run(one)
+    (x, mixed), (_, dense) = seen
+    inserts = adapters_of(host).inserts("tune").values()
+    module = next(insert.module for insert in inserts if isinstance(insert.module, Conditional))
+    chances = module._chances(x, 3)  # of five tokens
+    chosen, rows = chances.topk(3).indices, torch.arange(2)[:, None]
+    share, few = chances.gather(1, chosen).unsqueeze(-1), x[rows, chosen]
+    torch.testing.assert_close(mixed[rows, chosen], few + share * (dense[rows, chosen] - few), rtol=1e-4, atol=1e-5)

@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_refused(knobs, sentence, tmp_path):
 def test_a_tokenizer_with_more_words_than_the_model_is_refused(tmp_path):
     config = {**configured("bert"), "vocab_size": 10}
     graph = graph_of(tmp_path, config=config, tokenizer=str(TOKENIZER), length=12)
-    with pytest.raises(AssemblerError, match="23 tokens, and the model has embeddings for 10"):
+    with pytest.raises(AssemblerError, match="24 tokens, and the model has embeddings for 10"):
         compile_graph(graph)
 
 

@@ -34,3 +34,28 @@ def test_towers_that_are_named_have_their_own_sense_and_nothing_changes_at_first
 def test_a_host_that_decodes_word_by_word_has_no_split():
     with pytest.raises(AssemblerError, match="word by word"):
         Multiway(host="host", sense="both", split=2).attach(host_of("llama"), "tune", seed=0)
+
+
+def test_two_hosts_share_the_enhancers_of_one_which_both_teach():
+    tower = {"type": "encoder.timm", "model": "test_vit"}
+    nodes = {"photo": {"type": "input.image", "size": [32, 32]}, "eyes": tower, "read": tower}
+    nodes["match"] = {"type": "objective.contrastive"}
+    adapter = {"type": "adapter.multiway", "size": 4, "enhancer": 4, "dropout": 0.0, "init": "default"}
+    adapters = {"vision": {**adapter, "host": "eyes"}, "text": {**adapter, "host": "read", "share": "vision"}}
+    edges = ["photo -> eyes", "photo -> read", "eyes -> match.first", "read -> match.second"]
+    graph, assembly = assembled({"nodes": nodes, "edges": edges, "adapters": adapters})
+    senses = 6 * (2 * 64 * 4 + 4 + 64)
+    sizes = {key: p.numel() for key, p in assembly.named_parameters()}
+    assert [sum(sizes[key] for key in assembly.of(name)) for name in adapters] == [2 * senses, senses]
+    batch = batch_of(graph, 2)
+    key = next(key for key in assembly.of("vision") if "layers_0_out" in key and key.endswith("up.bias"))
+    before = assembly.values(batch)["read"]
+    with torch.no_grad():
+        assembly.get_parameter(key).add_(1.0)
+    assert not torch.allclose(assembly.values(batch)["read"], before)
+    assembly.values(batch)["read"].sum().backward()
+    assert assembly.get_parameter(key).grad.any()
+    with pytest.raises(AssemblerError, match=r"adapters.text: `share: film` is no adapter.multiway"):
+        assembled(
+            {"nodes": nodes, "edges": edges, "adapters": {**adapters, "text": {**adapters["text"], "share": "film"}}}
+        )
