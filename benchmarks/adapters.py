@@ -144,13 +144,19 @@ SMOL |= {"num_attention_heads": 9, "num_key_value_heads": 3}
 
 
 def switching() -> list[tuple[str, str, str]]:
-    """Merged SHiRAs by turns: the entries of a LoRA of rank 4, in whole rows and the diagonal, or at random."""
+    """Merged SHiRAs by turns, with as many entries as a LoRA of rank 4: whole rows and the diagonal, at random in runs
+    of a line of memory, and each at random, which take as many lines as there are entries."""
     found = []
-    for mask, target in (("struct", "< 1 ms"), ("random", "-")):
+    ways: tuple[tuple[str, dict[str, Any], str], ...] = (
+        ("rows and diagonal", {"mask": "struct"}, "< 1 ms"),
+        ("random, runs of 16", {"run": 16}, "-"),
+        ("random", {}, "-"),
+    )
+    for label, options, target in ways:
         torch.manual_seed(0)
         model = LlamaForCausalLM(LlamaConfig(**SMOL)).requires_grad_(False)
         for seed, name in enumerate(("one", "two")):
-            new = Shira(host="h", rank=4, mask=mask, seed=seed).attach(model, name, seed)
+            new = Shira(host="h", rank=4, seed=seed, **options).attach(model, name, seed)
             for key in new:
                 torch.nn.init.normal_(model.get_parameter(key), std=0.01)
         book = adapters_of(model)
@@ -162,7 +168,7 @@ def switching() -> list[tuple[str, str, str]]:
             switch.to("two" if index % 2 else "one")
             times.append(time.perf_counter() - start)
         low, middle, high = (1e3 * t for t in statistics.quantiles(times[20:], n=4))
-        what = f"switching a merged SHiRA of {count:,} entries ({mask}) in SmolLM2-135M"
+        what = f"switching a merged SHiRA of {count:,} entries ({label}) in SmolLM2-135M"
         found.append((what, f"{middle:.2f} ms (quartiles {low:.2f} to {high:.2f})", target))
     return found
 

@@ -97,6 +97,12 @@ TEXT_ROWS: tuple[Row, ...] = (
     roberta("LoRA r=200 on q, v", "7,372,800", **lora(200)),
     roberta("(IA)3", "55,296", **bottleneck("ia3")),
     Row("37 adapters-lib", "adapters-library", "RoBERTa-base, as its spec is", ("tune",), "58,816", LIBRARY),
+    roberta(
+        "LoReFT r=1",
+        "36,888",
+        "adapter-hub/adapters, notebooks/ReFT_Adapters_Finetuning.ipynb",
+        **bottleneck("loreft", rank=1),
+    ),
     Row("36 adapterfusion", "adapterfusion", "RoBERTa-base, the fusion", ("mix",), "", "no figure read"),
     Row("52 houlsby", "houlsby", "BERT-base, m=64, with norms", ("tune",), "2,417,664", "computed"),
     Row(

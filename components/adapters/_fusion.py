@@ -9,22 +9,26 @@ from assembler.adapters.host import Borrowed, Wire
 
 
 class Attention(nn.Module):
-    """sum_n softmax_n(Q h . K a_n) V a_n, [B, T, d] for each of N changes a_n and what the first adapter reads."""
+    """sum_n softmax_n(Q h . K a_n) V a_n, [B, T, d] for each of N changes a_n and what the first adapter reads.
+
+    Without `value` V is the identity and does not learn.
+    """
 
     auxiliary_loss: Tensor | None = None
 
-    def __init__(self, width: int, regularise: float, first: nn.Module) -> None:
+    def __init__(self, width: int, regularise: float, first: nn.Module, value: bool = True) -> None:
         super().__init__()
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
-        self.value = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False) if value else None
         self.regularise = regularise
         self.first = Borrowed(first)
         for linear in (self.query, self.key):
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
-        with torch.no_grad():
-            self.value.weight.fill_(1e-6)
-            self.value.weight.fill_diagonal_(1.0)
+        if self.value is not None:
+            nn.init.constant_(self.value.weight, 1e-6)
+            with torch.no_grad():
+                self.value.weight.fill_diagonal_(1.0)
 
     def forward(self, changes: list[Tensor], *reads: Tensor) -> Tensor:
         inner = getattr(self.first.module, "inner", None)
@@ -32,10 +36,11 @@ class Attention(nn.Module):
         query = self.query(own)  # [B, T, d]
         stacked = torch.stack(changes, -2)  # [B, T, N, d]
         scores = (self.key(stacked) @ query.unsqueeze(-1)).squeeze(-1)  # [B, T, N]
-        if self.training:
+        if self.training and self.value is not None:
             away = self.value.weight - torch.eye(len(self.value.weight), device=query.device, dtype=query.dtype)
             self.auxiliary_loss = self.regularise * away.pow(2).sum()
-        return (scores.softmax(-1).unsqueeze(-2) @ self.value(stacked)).squeeze(-2)
+        values = stacked if self.value is None else self.value(stacked)
+        return (scores.softmax(-1).unsqueeze(-2) @ values).squeeze(-2)
 
 
 class Gates(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,6 +35,7 @@ class Generator(nn.Module):
         shapes: of what it writes.
         std: of the last layer's weights, for each tensor.
         rescale: divide by sqrt(width), so that what is written does not grow with it.
+        knows: which of the three are not zero.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Generator(nn.Module):
         shapes: dict[str, tuple[int, ...]],
         std: dict[str, float],
         rescale: bool,
+        knows: Collection[str] = ("source", "target", "layer"),
     ) -> None:
         super().__init__()
         self.sources = nn.Parameter(torch.randn(languages, embedding))
@@ -54,13 +58,15 @@ class Generator(nn.Module):
         self.blocks = nn.Sequential(*(Block(width) for _ in range(blocks)))
         self.emitter = Emitter(width, shapes, std)
         self.scale = width**-0.5 if rescale else 1.0
+        self.known = [float(name in knows) for name in ("source", "target", "layer")]
 
     def forward(self, source: Tensor, target: Tensor, layer: int) -> dict[str, Tensor]:
         """ids [B or 1] and a layer's number -> tensors [B or 1, ...]."""
         one, two = (F.embedding(i.to(t.device), t) for i, t in ((source, self.sources), (target, self.targets)))
         one, two = torch.broadcast_tensors(one, two)
         place = self.layers[layer].expand_as(one)
-        hidden = self.blocks(F.relu(self.first(torch.cat([one, two, place], -1))))  # [B, h]
+        read = [known * part for known, part in zip(self.known, (one, two, place), strict=True)]
+        hidden = self.blocks(F.relu(self.first(torch.cat(read, -1))))  # [B, h]
         return {name: tensor * self.scale for name, tensor in self.emitter(hidden).items()}
 
 

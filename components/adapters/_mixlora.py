@@ -9,16 +9,29 @@ import torch
 from torch import Tensor, nn
 
 from assembler.adapters.host import Borrowed
+from components.adapters._lora import Weight
 
 
 class Router(nn.Module):
-    """p = softmax(G x), then the `top_k` largest, or the fewest that reach `top_p`, renormalised; the rest is zero."""
+    """p = softmax(G x), then the `top_k` largest, or the fewest that reach `top_p`, renormalised; the rest is zero.
 
-    def __init__(self, width: int, experts: int, top_k: int, top_p: float | None) -> None:
+    Without `normalise` p stays as it is. With a `capacity` an expert takes no more tokens than that times its even
+    share, the first ones, and the others get nothing from it.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        experts: int,
+        top_k: int,
+        top_p: float | None,
+        normalise: bool = True,
+        capacity: float | None = None,
+    ) -> None:
         super().__init__()
         self.gate = nn.Linear(width, experts, bias=False)
         nn.init.normal_(self.gate.weight, std=0.02)
-        self.top_k, self.top_p = top_k, top_p
+        self.top_k, self.top_p, self.normalise, self.capacity = top_k, top_p, normalise, capacity
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[..., d] -> weights, which experts are chosen, and the scores before softmax, each [..., E]."""
@@ -31,7 +44,13 @@ class Router(nn.Module):
             kept = ranked.cumsum(-1) - ranked < self.top_p
         chosen = torch.zeros_like(kept).scatter(-1, order, kept)
         weights = chances * chosen
-        return (weights / weights.sum(-1, keepdim=True)).to(x.dtype), chosen, scores
+        if self.normalise:
+            weights = weights / weights.sum(-1, keepdim=True)
+        if self.capacity is not None:
+            flat = chosen.flatten(0, -2)  # [N, E]
+            most = self.capacity * self.top_k * flat.shape[0] / flat.shape[1]
+            weights = weights * (flat.cumsum(0) <= most).view_as(weights)
+        return weights.to(x.dtype), chosen, scores
 
 
 def balance(chosen: Tensor, scores: Tensor) -> Tensor:
@@ -42,10 +61,17 @@ def balance(chosen: Tensor, scores: Tensor) -> Tensor:
 
 
 class Experts(nn.Module):
-    """The low-rank halves of all experts at one projection: A [E, r, in], drawn as LoRA's, and B [E, out, r], zero."""
+    """The low-rank halves of all experts at one projection: A [E, r, in], drawn as LoRA's, and B [E, out, r], zero.
 
-    def __init__(self, experts: int, inputs: int, outputs: int, rank: int) -> None:
+    With the host's `weight` they are DoRAs', and m [E, out], the norm of each output's row, learns too.
+    """
+
+    def __init__(self, experts: int, inputs: int, outputs: int, rank: int, weight: Weight | None = None) -> None:
         super().__init__()
+        self.weight = weight
+        if weight is not None:
+            norms = torch.linalg.norm(weight()[0], dim=1)
+            self.magnitude = nn.Parameter(norms.detach().expand(experts, -1).clone())
         self.a = nn.Parameter(torch.empty(experts, rank, inputs))
         self.b = nn.Parameter(torch.zeros(experts, outputs, rank))
         nn.init.uniform_(self.a, -(inputs**-0.5), inputs**-0.5)
@@ -53,6 +79,15 @@ class Experts(nn.Module):
     def down(self, x: Tensor) -> Tensor:
         """A_i x for one x [B, T, in], or for each expert's own [B, T, E, in]: [B, T, E, r]."""
         return torch.einsum("btd,erd->bter" if x.dim() == 3 else "bted,erd->bter", x, self.a)
+
+    def gain(self, scale: float) -> Tensor | None:
+        """m / |W + s B A| for each expert and output, [E, out], whose norm takes no gradient; None where it is LoRA."""
+        if self.weight is None:
+            return None
+        weight, b, a = self.weight()[0].detach(), self.b.detach() * scale, self.a.detach()
+        across = torch.einsum("eor,eri,oi->eo", b, a, weight)
+        own = torch.einsum("eor,eri,eqi,eoq->eo", b, a, a, b)
+        return self.magnitude / (weight.pow(2).sum(1) + 2 * across + own).sqrt()
 
     def up(self, inner: Tensor) -> Tensor:
         """B_i of each: [B, T, E, r] -> [B, T, E, out]."""
@@ -62,7 +97,8 @@ class Experts(nn.Module):
 class MixLora(nn.Module):
     """sum_i p_i W_d^i (f(W_g^i x) * W_u^i x), where W^i = W + s B_i A_i for each of the three projections.
 
-    W_g x and W_u x are computed once for all experts. So is W_d: sum_i p_i W_d h_i = W_d sum_i p_i h_i.
+    W_g x and W_u x are computed once for all experts. So is W_d: sum_i p_i W_d h_i = W_d sum_i p_i h_i, unless the
+    experts are DoRAs.
     """
 
     auxiliary_loss: Tensor | None = None
@@ -92,11 +128,21 @@ class MixLora(nn.Module):
         dropped = self.dropout(x)
         gate, up = (self._projected(name, x, dropped) for name in ("gate", "up"))  # [B, T, E, ff]
         inner = self.act(gate) * up
-        mixed = torch.einsum("bte,btef->btf", weights, inner)
         low: Any = self.experts["down_low"]
+        if low.weight is not None:
+            each = self._projected("down", inner, self.dropout(inner))  # [B, T, E, d]
+            return torch.einsum("bte,bted->btd", weights, each)
+        mixed = torch.einsum("bte,btef->btf", weights, inner)
         change = torch.einsum("bter,eor->bto", low.down(self.dropout(inner)) * weights.unsqueeze(-1), low.b)
         return self.host["down"](mixed) + self.scale * change  # [B, T, d]
 
     def _projected(self, name: str, x: Tensor, dropped: Tensor) -> Tensor:
         low: Any = self.experts[f"{name}_low"]
-        return self.host[name](x).unsqueeze(2) + self.scale * low.up(low.down(dropped))
+        own = self.host[name](x)
+        if x.dim() == 3:
+            own = own.unsqueeze(2)  # one x for all experts
+        gain, change = low.gain(self.scale), self.scale * low.up(low.down(dropped))
+        if gain is None:
+            return own + change
+        bias = low.weight()[1]
+        return gain * (own + change) if bias is None else gain * (own - bias + change) + bias

@@ -216,4 +216,4 @@ def copied(pairs: Sequence[tuple[At, Tensor]]) -> None:
         torch._foreach_copy_([at for at, _ in views], [values for _, values in views])
     for at, values in pairs:
         if not isinstance(at, Tensor):
-            at[0].index_copy_(0, at[1], values)
+            at[0].index_put_((at[1],), values)  # twice as fast as index_copy_ on single entries

@@ -44,15 +44,15 @@ class Scalings(nn.Module):
 
 
 class Scaled(nn.Module):
-    """The gates of one point: this layer's scalings, zero in the first run."""
+    """The gates of one point: this layer's scalings, and one number for all in the first run."""
 
-    def __init__(self, scalings: Borrowed, layer: int, count: int) -> None:
+    def __init__(self, scalings: Borrowed, layer: int, count: int, first: float = 0.0) -> None:
         super().__init__()
-        self.scalings, self.layer, self.count = scalings, layer, count
+        self.scalings, self.layer, self.count, self.first = scalings, layer, count, first
 
     def gates(self, x: Tensor, *_: Tensor) -> Tensor:
         now: Any = self.scalings.module.now
-        return x.new_zeros(*x.shape[:-1], self.count) if now is None else now[..., self.layer, :]
+        return x.new_full((*x.shape[:-1], self.count), self.first) if now is None else now[..., self.layer, :]
 
 
 class Capture(nn.Module):
@@ -69,7 +69,8 @@ class Capture(nn.Module):
 
 
 class TwoRuns(nn.Module):
-    """Runs the host bare and without gradients, lets the head read its states, and runs it with the adapters mixed."""
+    """Runs the host with all adapters alike and without gradients, lets the head read its states, and runs it with them
+    mixed."""
 
     def __init__(self, scalings: Borrowed) -> None:
         super().__init__()

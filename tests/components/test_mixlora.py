@@ -27,14 +27,18 @@ def looped(module, mlp, x):
         token, rank = torch.where(order == i)
         own = {n: w + module.scale * module.experts[f"{n}_low"].b[i] @ module.experts[f"{n}_low"].a[i]
                for n, w in weights.items()}  # fmt: skip
+        if module.experts["up_low"].weight is not None:
+            norms = {n: module.experts[f"{n}_low"].magnitude[i] / w.norm(dim=1) for n, w in own.items()}
+            own = {n: norms[n][:, None] * w for n, w in own.items()}
         inner = F.silu(x[token] @ own["gate"].T) * (x[token] @ own["up"].T)
         out.index_add_(0, token, top[token, rank].unsqueeze(-1) * (inner @ own["down"].T))
     return out
 
 
-def test_the_dense_form_is_the_loop_over_experts():
+@pytest.mark.parametrize("dora", [False, True])
+def test_the_dense_form_is_the_loop_over_experts(dora):
     host = host_of("llama")
-    module = experts_on(host)[0]
+    module = experts_on(host, dora=dora)[0]
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(std=0.2)
@@ -43,7 +47,7 @@ def test_the_dense_form_is_the_loop_over_experts():
         torch.testing.assert_close(dense, looped(module, host.model.layers[0].mlp, x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"top_p": 0.5}])
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.5}, {"dora": True}])
 def test_untrained_it_is_the_frozen_mlp_up_to_rounding(options):
     host, case = host_of("llama"), HOSTS["llama"]
     experts_on(host, **options)
@@ -58,6 +62,16 @@ def test_top_p_keeps_the_fewest_experts_that_reach_it():
     weights, chosen, _ = router(torch.tensor([[[1.0, 0, 0], [0, 1.0, 0]]]))
     assert chosen[0].sum(-1).tolist() == [1, 2]
     torch.testing.assert_close(weights.sum(-1), torch.ones(1, 2))
+
+
+def test_a_full_expert_takes_no_more_and_weights_may_stay_as_they_are():
+    router = Router(2, 2, 1, None, normalise=False, capacity=1.0)
+    with torch.no_grad():
+        router.gate.weight.copy_(torch.eye(2))
+    x = torch.tensor([[1.0, 0], [1.0, 0], [2.0, 0], [0, 1.0]])
+    weights, _, scores = router(x[None])
+    kept = scores.softmax(-1) * torch.tensor([[1.0, 0], [1, 0], [0, 0], [0, 1]])  # two of four tokens each
+    torch.testing.assert_close(weights, kept)
 
 
 def test_with_the_balance_loss_the_experts_are_used_more_evenly():

@@ -37,7 +37,7 @@ def test_it_is_attention_over_names_and_image_under_a_mask_between_the_senses():
     out = model.up(mha(tokens, tokens, tokens, attn_mask=hidden, need_weights=False)[0])
     seen, read = model.adapted(image, names)
     torch.testing.assert_close(seen, out[:, 5])
-    torch.testing.assert_close(read.unsqueeze(1).expand(-1, 5, -1), out[:, :5])
+    torch.testing.assert_close(read.expand(-1, 5, -1), out[:, :5])
 
 
 @torch.no_grad()
