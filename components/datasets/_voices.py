@@ -47,7 +47,7 @@ def spoken(texts: Sequence[str], voice: Voice) -> Iterator[Sound]:
     Raises:
         AssemblerError: eSpeak NG is not installed, or has no such voice.
     """
-    engine, rate = _engine()
+    library, rate = engine()
     heard: list[np.ndarray] = []
 
     def take(samples: Any, count: int, events: Any) -> int:
@@ -56,20 +56,20 @@ def spoken(texts: Sequence[str], voice: Voice) -> Iterator[Sound]:
         return 0
 
     keep = SAMPLES(take)  # the engine calls it as long as it speaks
-    engine.espeak_SetSynthCallback(keep)
-    if engine.espeak_SetVoiceByName(voice.name.encode()):
+    library.espeak_SetSynthCallback(keep)
+    if library.espeak_SetVoiceByName(voice.name.encode()):
         raise AssemblerError(f"eSpeak NG has no voice {voice.name}")
-    engine.espeak_SetParameter(RATE, voice.rate, 0)
-    engine.espeak_SetParameter(PITCH, voice.pitch, 0)
+    library.espeak_SetParameter(RATE, voice.rate, 0)
+    library.espeak_SetParameter(PITCH, voice.pitch, 0)
     for text in texts:
         heard.clear()
         words = text.encode() + b"\0"
-        engine.espeak_Synth(words, len(words), 0, 1, 0, UTF8, None, None)
-        engine.espeak_Synchronize()
+        library.espeak_Synth(words, len(words), 0, 1, 0, UTF8, None, None)
+        library.espeak_Synchronize()
         yield Sound(np.concatenate(heard).astype(np.float32) / 32768, rate)
 
 
-def _engine() -> tuple[Any, int]:
+def engine() -> tuple[Any, int]:
     """The library, ready to speak, and its samples a second."""
     try:
         import espeakng_loader
@@ -77,8 +77,8 @@ def _engine() -> tuple[Any, int]:
         raise AssemblerError(
             "synthetic voices need eSpeak NG: pip install espeakng-loader (GPL-3), or set `synthetic: 0`"
         ) from error
-    engine = ctypes.CDLL(espeakng_loader.get_library_path())
-    rate = engine.espeak_Initialize(SYNCHRONOUS, 0, str(espeakng_loader.get_data_path()).encode(), 0)
+    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    rate = library.espeak_Initialize(SYNCHRONOUS, 0, str(espeakng_loader.get_data_path()).encode(), 0)
     if rate <= 0:
         raise AssemblerError("eSpeak NG does not start; install espeakng-loader again, or set `synthetic: 0`")
-    return engine, rate
+    return library, rate

@@ -85,18 +85,20 @@ class Asterisk(Recipe):
 
     Also `speaker` and a `question`. The files' names are their transcripts. Sources: the Debian packages
     asterisk-core-sounds-en-wav (Allison Smith, 8 kHz; CC BY-SA 3.0) and klettres-data (two more voices that say the
-    letters; GPL-2). `synthetic` adds so many voices of eSpeak NG that say the same words; their rows are learned from
-    and never held out. A sample is known by the hash of its file. Parameters: 0.
+    letters; GPL-2). `synthetic` adds so many voices of eSpeak NG that say the same words, and `neural` so many of
+    Piper's voice joe (CC0) at several pitches; their rows are learned from and never held out. A sample is known by
+    the hash of its file. `label` is the place of its text among all texts, of which there are 191. Parameters: 0.
     """
 
     type = "dataset.asterisk"
     source = "Debian packages asterisk-core-sounds-en-wav 1.6.1-1 and klettres-data 4:22.12.3-1"
     licence = "CC BY-SA 3.0, (c) 2003-2010 Allison Smith, Digium Inc.; GPL-2, (c) 2001-2011 the authors of KLettres"
     digest = "bc18ff054cc53415ffd408114e15d97a068d050e6231272837deea5dc67d8c56"
-    kinds = {"audio": "audio", "text": "text", "speaker": "text", "question": "text"}
+    kinds = {"audio": "audio", "text": "text", "speaker": "text", "question": "text", "label": "label"}
 
     question: str = Field("Write what is said.", max_length=1000, description="the text of the column `question`")
     synthetic: int = Field(0, ge=0, le=12, description="voices of eSpeak NG that say the same words, to learn from")
+    neural: int = Field(0, ge=0, le=8, description="pitches of Piper's voice joe, which says them too, to learn from")
 
     def prepare(self, folder: Path, say: Callable[[str], None]) -> list[Row]:
         rows = []
@@ -116,10 +118,10 @@ class Asterisk(Recipe):
     def fetch(self, base: Path, say: Callable[[str], None] = lambda what: None) -> None:
         super().fetch(base, say)
         texts = sorted({row["text"] for row in self.manifest()})
-        for voice in range(self.synthetic):
-            if not self._voice(voice).is_dir():
-                say(f"voice {voice + 1} of {self.synthetic}")
-                synthesise(texts, voice, self._voice(voice))
+        for number, voice in enumerate(self._voices, 1):
+            if not self._kept(voice).is_dir():
+                say(f"voice {number} of {len(self._voices)}")
+                synthesise(texts, voice, self._kept(voice))
 
     def made(self, row: Row) -> Row:
         return {**super().made(row), "question": self.question}
@@ -129,15 +131,21 @@ class Asterisk(Recipe):
         texts = sorted({row["text"] for row in rows})
         made = [
             {"key": digest(f"{voice} {text}".encode()), "text": text, "speaker": f"synthetic {voice}"}
-            | {"audio": f"{self._voice(voice).name}/{index}.wav"}
-            for voice in range(self.synthetic)
+            | {"audio": f"{self._kept(voice).name}/{index}.wav"}
+            for voice in self._voices
             for index, text in enumerate(texts)
         ]
         people = [{**row, "audio": f"{self.folder.name}/{row['audio']}"} for row in rows]
-        return limited(Voices([self.made(row) for row in [*people, *made]], people + made, self), self.limit)
+        labels = {text: label for label, text in enumerate(texts)}
+        found = [self.made({**row, "label": labels[row["text"]]}) for row in [*people, *made]]
+        return limited(Voices(found, people + made, self), self.limit)
 
-    def _voice(self, number: int) -> Path:
-        return cache_folder() / "data" / f"{self.folder.name}-voice-{number}"
+    @property
+    def _voices(self) -> list[str]:
+        return [*map(str, range(self.synthetic)), *(f"joe {number}" for number in range(self.neural))]
+
+    def _kept(self, voice: str) -> Path:
+        return cache_folder() / "data" / f"{self.folder.name}-voice-{voice.replace(' ', '-')}"
 
 
 class Voices(KeyedFiles):
@@ -163,15 +171,22 @@ def letter(path: str) -> tuple[str, str] | None:
     return (file.removesuffix(".ogg").lower(), f"klettres-{folder}") if folder in ("en", "en_GB") and file else None
 
 
-def synthesise(texts: Sequence[str], number: int, folder: Path) -> None:
-    """Write every text as one synthetic voice says it: 0.wav, 1.wav and so on."""
+def synthesise(texts: Sequence[str], voice: str, folder: Path) -> None:
+    """Write every text as one synthetic voice says it, the number of eSpeak NG's or "joe NUMBER": 0.wav, 1.wav, ..."""
     import soundfile
 
-    from components.datasets._voices import VOICES, spoken
+    from components.datasets import _piper, _voices
 
+    kind, _, number = voice.rpartition(" ")
+    told = [said(text) for text in texts]
     with aside(folder) as draft:
         draft.mkdir()
-        for index, sound in enumerate(spoken([said(text) for text in texts], VOICES[number])):
+        sounds = (
+            _piper.spoken(told, _piper.PITCHES[int(number)])
+            if kind
+            else _voices.spoken(told, _voices.VOICES[int(number)])
+        )
+        for index, sound in enumerate(sounds):
             buffer: Any = io.BytesIO()
             soundfile.write(buffer, sound.samples, sound.rate, format="WAV", subtype="PCM_16")
             (draft / f"{index}.wav").write_bytes(buffer.getvalue())

@@ -42,6 +42,7 @@ class SpokenQuestion(DatasetPart):
     learned: int = Field(3000, ge=1, le=1_000_000, description="rows to learn from")
     asked: int = Field(400, ge=1, le=100_000, description="rows held out")
     synthetic: int = Field(12, ge=0, le=12, description="voices of eSpeak NG that say the words too, to learn from")
+    neural: int = Field(0, ge=0, le=8, description="pitches of Piper's voice joe, which says them too, to learn from")
 
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
@@ -52,12 +53,15 @@ class SpokenQuestion(DatasetPart):
         return {"image": "image", "audio": "audio", **texts, "label": "label", "place": "label"}
 
     def fetch(self, base: Path, say: Callable[[str], None] = lambda what: None) -> None:
-        for part in (FashionMnist(), Asterisk(synthetic=self.synthetic)):
+        for part in (FashionMnist(), self._voices):
             part.fetch(base, say)
 
     def rows(self, base: Path) -> Rows:
-        clothes, voices = FashionMnist().rows(base), Asterisk(synthetic=self.synthetic).rows(base)
-        return Questions(clothes, voices, self.learned, self.asked)
+        return Questions(FashionMnist().rows(base), self._voices.rows(base), self.learned, self.asked)
+
+    @property
+    def _voices(self) -> Asterisk:
+        return Asterisk(synthetic=self.synthetic, neural=self.neural)
 
 
 class Questions(Rows):
