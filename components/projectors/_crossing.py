@@ -11,14 +11,14 @@ from components.projectors._layers import Mlp, opened
 
 
 class GatedBlock(nn.Module):
-    """Attention to a context and a feed-forward, each behind the tanh of a gate that starts at zero."""
+    """Attention to a context and a feed-forward, each behind the tanh of a gate that starts at `gate`."""
 
-    def __init__(self, width: int, context: int, heads: int, size: int, multiple: int) -> None:
+    def __init__(self, width: int, context: int, heads: int, size: int, multiple: int, gate: float) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = Attention(width, heads, heads * size, context, bias=False)
         self.mlp = feed_forward(width, multiple * width, bias=False)
-        self.gates = nn.Parameter(torch.zeros(2))
+        self.gates = nn.Parameter(torch.full((2,), gate))
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
         gates = self.gates.tanh()
@@ -29,9 +29,11 @@ class GatedBlock(nn.Module):
 class CrossAttentionLayer(nn.Module):
     """`layers` gated blocks over one context."""
 
-    def __init__(self, width: int, context: int, layers: int, heads: int, size: int, multiple: int) -> None:
+    def __init__(
+        self, width: int, context: int, layers: int, heads: int, size: int, multiple: int, gate: float = 0.0
+    ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(GatedBlock(width, context, heads, size, multiple) for _ in range(layers))
+        self.blocks = nn.ModuleList(GatedBlock(width, context, heads, size, multiple, gate) for _ in range(layers))
 
     def forward(self, tokens: Tensor | Ragged, context: Tensor | Ragged) -> Tensor | Ragged:
         x, real = opened(tokens)

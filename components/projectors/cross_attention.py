@@ -21,9 +21,10 @@ class CrossAttention(SameWidth):
     """x <- x + tanh(g_1) attention(norm(x), c), then x <- x + tanh(g_2) feed_forward(norm(x)), L times: tokens
     [B, T, D] that read a `context` [B, K, C] -> tokens [B, T, D].
 
-    g_1 and g_2 start at zero, so that an untrained part passes its tokens on bit for bit. Attention is a = heads *
+    g_1 and g_2 start at `gate`. At zero an untrained part passes its tokens on bit for bit, as tokens that an LLM knows
+    need it; tokens that are learned anew find what to look at much sooner with open gates. Attention is a = heads *
     head_size wide; it and the feed-forward, m * D wide inside, have no biases. Padding of the context is not attended
-    to. The gated layer of Flamingo (arXiv 2204.14198).
+    to. The gated layer of Flamingo (arXiv 2204.14198), whose gates start at zero.
     Parameters: L * (4 * D + 2 * D * a + 2 * C * a + 2 * m * D^2 + 2).
     """
 
@@ -35,6 +36,7 @@ class CrossAttention(SameWidth):
     heads: int = Field(8, ge=1, le=1024, description="attention heads")
     head_size: int = Field(64, ge=1, le=1024, description="width of a head")
     multiple: int = Field(4, ge=1, le=16, description="m, the feed-forward's hidden width over D")
+    gate: float = Field(0.0, ge=-10, le=10, description="where g_1 and g_2 start")
 
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
@@ -61,4 +63,4 @@ class CrossAttention(SameWidth):
         from components.projectors._crossing import CrossAttentionLayer
 
         sizes = (inputs["in"].size("width"), inputs["context"].size("width"), self.layers, self.heads)
-        return CrossAttentionLayer(*sizes, self.head_size, self.multiple)
+        return CrossAttentionLayer(*sizes, self.head_size, self.multiple, self.gate)

@@ -67,6 +67,7 @@ def test_inputs_that_do_not_fit_are_refused_with_their_sizes():
 def test_cross_attention_and_a_bottleneck_pass_their_tokens_on_untrained():
     x, context = torch.randn(2, 5, 8), torch.randn(2, 3, 6)
     assert torch.equal(CrossAttentionLayer(8, 6, layers=2, heads=2, size=4, multiple=2)(x, context), x)
+    assert not torch.allclose(CrossAttentionLayer(8, 6, 2, heads=2, size=4, multiple=2, gate=0.5)(x, context), x)
     assert torch.equal(GroupedBottleneckLayer(8, 4, groups=2, dropout=0.1).train()(x), x)
 
 
