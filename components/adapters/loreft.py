@@ -44,7 +44,7 @@ class Loreft(AdapterPart):
 
     @classmethod
     def small(cls) -> dict[str, Any]:
-        return {"rank": 2}
+        return {"rank": 2, "tied": True}
 
     @model_validator(mode="after")
     def _somewhere(self) -> Loreft:
