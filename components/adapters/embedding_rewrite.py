@@ -21,7 +21,7 @@ class EmbeddingRewrite(NumberedPart):
     The LSTM has two layers, d / 2 wide each way; padding is not read (arXiv 2110.07280). `keep` names token ids, such
     as that of [MASK], whose embeddings stay as they are, and so do those of the row's subject where columns of the data
     tell its first and last token, `rows: {first: COLUMN, last: COLUMN}`. The host is an encoder of masked words: in a
-    causal LM a word would see those after it. It learns by the answer at [MASK], of `head.masked_word`.
+    causal LM a word would see those after it. The paper trains it by the answer at [MASK].
     Parameters: 2 * 2 * (4 * (d / 2) * d + 4 * (d / 2) * (d / 2) + 8 * (d / 2)) + d * d + d.
     """
 
