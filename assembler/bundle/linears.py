@@ -88,25 +88,36 @@ def dense(graph: GraphWriter, x: str, name: str, weight: np.ndarray) -> str:
 def blockwise(graph: GraphWriter, x: str, name: str, blocks: Blocks, widths: list[int] | None = None) -> list[str]:
     """y from integers, cut into pieces of these widths, in one product.
 
-    Where a block's offset is more than that of onnxruntime, x is [n, in], and the sums of its blocks are multiplied
-    with the rest of the offsets.
+    Where a block's offset is more than that of onnxruntime, x is [n, in]: columns of ones in a block and nothing
+    elsewhere come after W's and give the sums of x's blocks, which the rest of the offsets is multiplied with. They are
+    sums of x as the product rounds it: with those of x itself SmolLM2-135M drifts 3.6e-3 nats, with these 3.2e-3.
     """
     widths, rest = widths or [len(blocks.q)], blocks.residue
-    packed = graph.constant(f"{name}.q", blocks.packed)
-    scale = graph.constant(f"{name}.scale", blocks.scale.reshape(-1))
-    count = blocks.q.shape[1]
-    size = {"K": count * BLOCK, "N": len(blocks.q), "bits": blocks.bits, "block_size": BLOCK}
+    whole = blocks if rest is None else stacked([blocks, summing(blocks)])
+    packed = graph.constant(f"{name}.q", whole.packed)
+    scale = graph.constant(f"{name}.scale", whole.scale.reshape(-1))
+    size = {"K": whole.q.shape[1] * BLOCK, "N": len(whole.q), "bits": whole.bits, "block_size": BLOCK}
     y = graph.op("MatMulNBits", x, packed, scale, domain=ORT, **size, accuracy_level=4)
-    if rest is not None:
-        ones = np.kron(np.eye(count, dtype=np.float32), np.ones((BLOCK, 1), np.float32))  # [in, in / 32]
-        sums = graph.op("MatMul", x, graph.constant(f"blocks.{count}", ones))
-        y = graph.op("Gemm", sums, graph.constant(f"{name}.rest", rest), y)
-    return [y] if len(widths) == 1 else pieces(graph, y, widths)
+    if rest is None:
+        return [y] if len(widths) == 1 else pieces(graph, y, widths)
+    *parts, sums = pieces(graph, y, [*widths, len(whole.q) - len(blocks.q)])
+    ends = np.cumsum(widths)
+    own = [graph.constant(f"{name}.rest.{i}", rest[:, end - widths[i] : end]) for i, end in enumerate(ends)]
+    return [graph.op("Gemm", sums, matrix, part) for matrix, part in zip(own, parts, strict=True)]
 
 
 def pieces(graph: GraphWriter, y: str, widths: list[int]) -> list[str]:
     """y cut along its last axis."""
     return graph.op("Split", y, graph.ints(*widths), outputs=len(widths), axis=-1)
+
+
+def summing(blocks: Blocks) -> Blocks:
+    """A matrix [in / 32, in] that sums the blocks of what `blocks` reads, in as many bits."""
+    count = blocks.q.shape[1]
+    q = np.full((count, count, BLOCK), blocks.zero, np.uint8)
+    scale = np.eye(count, dtype=np.float32)
+    q[np.arange(count), np.arange(count)] += 1
+    return Blocks(blocks.bits, q, scale, -blocks.zero * scale)
 
 
 def dynamic(graph: GraphWriter, x: str, name: str, weight: np.ndarray) -> str:
