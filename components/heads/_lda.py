@@ -34,7 +34,7 @@ class LdaHead(nn.Module):
     def __init__(self, width: int, classes: int, eps: float) -> None:
         super().__init__()
         self.eps, self.log_scale = eps, nn.Parameter(torch.zeros(()))
-        exact = {"dtype": torch.float64}
+        exact: dict[str, Any] = {"dtype": torch.float64}
         self.register_buffer("count", torch.zeros(classes, **exact))
         self.register_buffer("sums", torch.zeros(classes, width, **exact))
         self.register_buffer("products", torch.zeros(width, width, **exact))
