@@ -217,6 +217,7 @@ def moved(folder: Path, node: str, count: int) -> dict[str, Any]:
             with inference(assembly):
                 values, mask = parted(assembly.values(batch, only=[node])[node])
             pooled.append(masked_mean(values, mask) if values.dim() == 3 else values)  # [B, d]
-        found.append(1 - torch.cosine_similarity(*pooled))
+        one, other = pooled
+        found.append(1 - torch.cosine_similarity(one, other))
     distances = torch.cat(found)
     return {"node": node, "rows": len(distances), "distance": distances.mean().item(), "most": distances.max().item()}

@@ -375,7 +375,7 @@ def rotary_table(lm: Any, longest: int, kind: str = FULL) -> Rotary | str:
     import torch
 
     rotary = lm.model.rotary_emb
-    types = getattr(rotary, "rope_type", "default")
+    types: Any = getattr(rotary, "rope_type", "default")
     by_kind = isinstance(types, dict)
     type_ = types[kind] if by_kind else types
     if type_ not in ("default", "linear", "llama3", "yarn"):

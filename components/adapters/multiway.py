@@ -101,7 +101,8 @@ class Multiway(AdapterPart):
             ends = {i.at: i.module for i in book.inserts(name).values() if i.at.endswith(".out") and "mlp" not in i.at}
             layers = {LAYER.match(at): module for at, module in ends.items()}
             found.append({at[2]: module for at, module in layers.items() if at})
-        lend(*found, self.share)
+        lending, borrowing = found
+        lend(lending, borrowing, self.share)
 
     def _extractor(self, layer: Layer) -> nn.Module:
         from components.adapters._bottleneck import Bottleneck

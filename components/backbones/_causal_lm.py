@@ -179,7 +179,7 @@ class PromptCollator:
 
     def text(self, ids: Sequence[int]) -> str:
         """An answer in words, without special tokens and the space that sets it off from its prompt."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True).removeprefix(" ")
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).removeprefix(" ")
 
     def tokenize(self, text: str) -> list[int]:
         return self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids

@@ -43,7 +43,7 @@ class CrossModalAttention(Classifier, WeightedPart):
 
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
-        nodes = {
+        nodes: dict[str, dict[str, Any]] = {
             "photo": {"type": "input.image", "size": [32, 32]},
             "eyes": {"type": "encoder.timm", "model": "test_vit", "output": "pooled"},
             "part": {"type": cls.type, "classes": 5, "inner": 8, "heads": 2},
