@@ -37,18 +37,8 @@ from assembler.spec import parse
 from assembler.weights import fetch, parse_source
 from benchmarks._contenders import Bundled, Contender, Eager, Peer, bandwidth, kl, others, speed, traffic
 from benchmarks._peer import THREADS
-from benchmarks._weights import EYES, TALK
+from benchmarks._weights import SPEC, TALK
 
-SPEC = f"""
-assembler: 1
-name: serving
-nodes:
-  photo: {{type: input.image, size: [64, 64]}}
-  eyes: {{type: encoder.timm, model: mobilenetv2_100, weights: "{EYES}"}}
-  bridge: {{type: projector.mlp, norm: true}}
-  talk: {{type: backbone.causal_lm, weights: "{TALK}", prompt: "{{photo}} {{question}} {{answer}}"}}
-edges: [photo -> eyes, eyes -> bridge, bridge -> talk.photo]
-"""
 TEXT = """\
 The harbour had been built for ships that no longer came. In the mornings an old man walked the length of the quay,
 counted the iron rings to which nothing was tied, and wrote the number down, although it never changed. Children asked

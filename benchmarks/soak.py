@@ -31,18 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from assembler.bundle.runtime import Bundle
-from benchmarks._weights import EYES, TALK
+from benchmarks._weights import SPEC
 
-SPEC = f"""
-assembler: 1
-name: soak
-nodes:
-  photo: {{type: input.image, size: [64, 64]}}
-  eyes: {{type: encoder.timm, model: mobilenetv2_100, weights: "{EYES}"}}
-  bridge: {{type: projector.mlp, norm: true}}
-  talk: {{type: backbone.causal_lm, weights: "{TALK}", prompt: "{{photo}} {{question}} {{answer}}"}}
-edges: [photo -> eyes, eyes -> bridge, bridge -> talk.photo]
-"""
 KINDS = 24
 """Different questions; each client asks them in an order of its own."""
 TOKENS = 16
