@@ -55,8 +55,9 @@ def _named(given: Sequence[str], wanted: list[str], option: str) -> dict[str, st
         if not equals or name not in wanted:
             left = [slot for slot in wanted if slot not in found]
             if not left:
-                taken = ", ".join(wanted) or "none"
-                raise AssemblerError(f"{option} {item}: the bundle takes {len(wanted)} of these ({taken})")
+                if not wanted:
+                    raise AssemblerError(f"{option} {item}: the bundle takes none; leave {option} away")
+                raise AssemblerError(f"{option} {item}: the bundle takes {len(wanted)} of these ({', '.join(wanted)})")
             name, text = left[0], item
         if name in found:
             raise AssemblerError(f"{option} {item}: {name} is given twice")
