@@ -122,7 +122,7 @@ def test_a_bundle_is_asked_from_the_command_line(bundle, unbroken, tmp_path):
         (["--image", __file__, "--prompt", "?"], "is no picture"),
         (["--image", "a.png", "--image", "b.png", "--prompt", "?"], "the bundle takes 1 of these (photo)"),
         (["--image", "a.png"], "also wants --prompt question="),
-        (["--audio", "a.wav"], "--audio a.wav: the bundle takes none; leave --audio away"),
+        (["--image", "a.png", "--audio", "a.wav", "--prompt", "?"], "--audio a.wav: the bundle takes none"),
     ],
 )
 def test_a_bad_question_is_answered_with_a_sentence(bundle, arguments, sentence):
