@@ -145,7 +145,8 @@ SMOL |= {"num_attention_heads": 9, "num_key_value_heads": 3}
 
 def switching() -> list[tuple[str, str, str]]:
     """Merged SHiRAs by turns, with as many entries as a LoRA of rank 4: whole rows and the diagonal, at random in runs
-    of a line of memory, and each at random, which take as many lines as there are entries."""
+    of a line of memory, and each at random. Random ones are not where the other adapter has them, so that a switch
+    writes the host's own entries first, and single ones take as many lines of memory as there are."""
     found = []
     ways: tuple[tuple[str, dict[str, Any], str], ...] = (
         ("rows and diagonal", {"mask": "struct"}, "< 1 ms"),

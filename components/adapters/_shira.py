@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -15,7 +18,7 @@ from assembler.errors import AssemblerError
 from components.adapters._lora import LowRank, Weight
 
 
-class Masked(nn.Module):
+class Masked(nn.Module, ABC):
     """W + s S, where S [out, in] is zero but at the flat places `indices` [n]; a subclass says what it is there.
 
     Attributes:
@@ -42,9 +45,9 @@ class Masked(nn.Module):
         self.limits = {"indices": shape[0] * shape[1]}
         self.probe: Tensor | None = None
 
+    @abstractmethod
     def change(self, weight: Tensor) -> Tensor:
         """S at its places, for W [out, in]: [n]."""
-        raise NotImplementedError
 
     def forward(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if self.probe is not None:
@@ -146,46 +149,60 @@ def choose(trial: Trial, by_weight: bool) -> None:
 class Switch:
     """Merged SHiRAs of one host by turns: a switch overwrites the entries that change, and nothing else.
 
-    The adapters are taken off the host, whose own entries are kept, so that it comes back bit for bit. Entries that are
-    whole rows and a diagonal are copied as such, which memory does many times faster than single entries.
+    The adapters are taken off the host, whose own entries are kept, so that it comes back bit for bit. Whole rows and a
+    diagonal are copied as such, a run as one item, and on the CPU each of torch's threads writes to weights of its own.
+    What then bounds a switch is the time that memory takes for the lines in which the entries lie: an entry of a
+    diagonal has a line of its own, and nearly a page.
+
+    Attributes:
+        places: of each adapter the first one with the same entries, whose values it overwrites all.
+        now: the adapters that the host computes with.
     """
 
     @torch.no_grad()
     def __init__(self, book: Book, names: Sequence[str]) -> None:
         self.changes = {name: [Change(book, insert) for insert in book.inserts(name).values()] for name in names}
+        first: dict[Any, str] = {}
+        self.places = {name: first.setdefault(tuple(c.key for c in self.changes[name]), name) for name in names}
         self.now: tuple[str, ...] = ()
         for name in names:
             book.remove(name)
+        on_cpu = all(change.flat.is_cpu for changes in self.changes.values() for change in changes)
+        count = torch.get_num_threads() if on_cpu else 1
+        self.threads = ThreadPoolExecutor(count, "switch")
+        self.own, self.merged = (
+            {name: shared([change.parts[which] for change in changes], count) for name, changes in self.changes.items()}
+            for which in ("own", "merged")
+        )
 
     @torch.no_grad()
     def to(self, *names: str) -> None:
         """Let the host compute with these adapters, added up; with none it is bare."""
-        if not (len(names) == len(self.now) == 1 and self._alike(names[0], self.now[0])):
+        if not (len(names) == len(self.now) == 1 and self.places[names[0]] == self.places[self.now[0]]):
             for name in self.now:
-                copied([(at, own) for change in self.changes[name] for at, own, _ in change.parts])
-        for place, name in enumerate(names):
-            if not place:
-                copied([(at, merged) for change in self.changes[name] for at, _, merged in change.parts])
-                continue
+                self._write(self.own[name])
+        if names:
+            self._write(self.merged[names[0]])
+        for name in names[1:]:
             for change in self.changes[name]:
                 change.flat.index_add_(0, change.indices, change.values)
         self.now = names
 
-    def _alike(self, one: str, two: str) -> bool:
-        """Whether two adapters change the same entries, so that one overwrites all of the other."""
-        mine, theirs = self.changes[one], self.changes[two]
-        return [change.key for change in mine] == [change.key for change in theirs]
-
-
-At = Tensor | tuple[Tensor, Tensor]
-"""Where entries lie: a view of a weight, or a weight in runs [N, run] and the places among them."""
+    def _write(self, shares: Sequence[Writes]) -> None:
+        """All shares at once: the first in this thread, the others in threads of their own."""
+        others = [self.threads.submit(share.run) for share in shares[1:]]
+        shares[0].run()
+        for other in others:
+            other.result()
 
 
 class Change:
     """What one insert of a SHiRA changes in the memory of a weight.
 
     Attributes:
-        parts: where, the host's own values there, and the merged ones.
+        flat: the weight in one row [out * in].
+        indices, values: the places of the entries in it, and what is added there.
+        parts: what writes the host's `own` entries there, and the `merged` ones.
         key: equal for changes of the same entries.
     """
 
@@ -198,22 +215,60 @@ class Change:
         self.values = (module.scale * module.change(weight)).to(weight.dtype)
         self.key = (insert.point, module.structure or hash(module.indices.cpu().numpy().tobytes()))
         merged, _ = module(weight, None)
-        self.parts: list[tuple[At, Tensor, Tensor]] = []
+        self.parts = {"own": Writes.of(weight, weight, module), "merged": Writes.of(weight, merged, module)}
+
+
+@dataclass
+class Writes:
+    """Values, and where they go.
+
+    Attributes:
+        views, values: views of weights, and what is copied to them.
+        entries: a weight in runs [N], the places of some of them [n], and what these become [n].
+    """
+
+    views: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+    entries: list[tuple[Any, Any, Any]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, weight: Tensor, source: Tensor, module: Masked) -> Writes:
+        """The entries of a module are to be in the weight as they are now in the source."""
         if module.structure is None:
-            rows = self.flat[: len(self.flat) // module.run * module.run].view(-1, module.run)
-            places = self.indices[:: module.run] // module.run
-            new = merged.view(-1)[self.indices].view(-1, module.run)
-            self.parts.append(((rows, places), rows[places], new))
-            return
-        for own, new in zip(*(structured_views(x, *module.structure) for x in (weight, merged)), strict=True):
-            self.parts.append((own, own.clone(), new.clone()))
+            places: Any = module.indices[:: module.run] // module.run
+            places = places.numpy() if places.is_cpu else places
+            return cls(entries=[(runs(weight, module.run), places, runs(source, module.run)[places])])
+        pairs = zip(*(pieces(x, *module.structure) for x in (weight, source)), strict=True)
+        views, values = zip(*pairs, strict=True)
+        return cls(list(views), [x.clone() for x in values])
+
+    def run(self) -> None:
+        if self.views:
+            torch._foreach_copy_(self.views, self.values)
+        for at, places, values in self.entries:
+            at[places] = values
 
 
-def copied(pairs: Sequence[tuple[At, Tensor]]) -> None:
-    """Write values to where they belong."""
-    views = [(at, values) for at, values in pairs if isinstance(at, Tensor)]
-    if views:
-        torch._foreach_copy_([at for at, _ in views], [values for _, values in views])
-    for at, values in pairs:
-        if not isinstance(at, Tensor):
-            at[0].index_put_((at[1],), values)  # twice as fast as index_copy_ on single entries
+def shared(writes: Sequence[Writes], count: int) -> list[Writes]:
+    """At most `count` shares, each of every `count`-th."""
+    found = [Writes() for _ in range(min(count, len(writes)))]
+    for index, one in enumerate(writes):
+        share = found[index % len(found)]
+        share.views += one.views
+        share.values += one.values
+        share.entries += one.entries
+    return found
+
+
+def pieces(matrix: Tensor, rows: int, step: int) -> list[Tensor]:
+    """The rows and the diagonal, in views so small that torch does not open threads of its own to copy one."""
+    most = max(1, (2**15 - 1) // matrix.shape[1])
+    some, diagonal = structured_views(matrix, rows, step)
+    return [*some.split(most), *diagonal.split(2**15 - 1)]
+
+
+def runs(matrix: Tensor, run: int) -> Any:
+    """A matrix in runs of neighbours, in its own memory: [N, run], on the CPU [N] items of numpy, which copies each as
+    one where torch goes entry by entry."""
+    rows = matrix.view(-1)[: matrix.numel() // run * run].view(-1, run)
+    return rows.view(torch.uint8).numpy().view(f"V{run * rows.element_size()}")[:, 0] if rows.is_cpu else rows

@@ -58,7 +58,8 @@ def test_merged_it_changes_its_entries_alone():
 
 
 @pytest.mark.parametrize("options", [{}, {"mask": "struct"}, {"run": 4}, {"dora": 2}], ids=str)
-def test_a_switch_there_and_back_restores_every_bit(options):
+def test_a_switch_there_and_back_restores_every_bit(options, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     host, new = with_shira(**options, sites="layers.*.mlp.{up,down}")
     new += Shira(host="h", rank=2, seed=1, sites="layers.*.mlp.{up,down}", **options).attach(host, "two", seed=0)
     stir(host, new)
