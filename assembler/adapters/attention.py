@@ -119,7 +119,7 @@ def named_attention(
     function = intercept.function()
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
-    weights: list[Any] = []
+    given: list[tuple[Tensor, Tensor, Any]] = []  # what each call was answered with, as [B, H, T, d] and as it came
 
     def call(q: Tensor, k: Tensor, v: Tensor, extra: int | None, bias: Tensor | None) -> Tensor:
         knobs = dict(kwargs)
@@ -132,12 +132,14 @@ def named_attention(
             knobs["is_causal"] = False
             if extra and knobs.get("position_bias") is not None:
                 knobs["position_bias"] = F.pad(knobs["position_bias"], (extra, 0))
-        out, found = function(module, q, k, v, mask, **knobs)
-        weights.append(found)
-        return out.transpose(1, 2)  # [B, H, T, d]
+        out, found = function(module, q, k, v, mask, **knobs)  # [B, T, H, d]
+        given.append((out.transpose(1, 2), out, found))
+        return given[-1][0]
 
     out = Attend(call, intercept.modules, query, key)(query, key, value)
-    return out.transpose(1, 2).contiguous(), weights[0] if len(weights) == 1 else None
+    if len(given) == 1 and out is given[0][0]:  # as it came, which saves two turns
+        return given[0][1:]
+    return out.transpose(1, 2).contiguous(), given[0][2] if len(given) == 1 else None
 
 
 class Watch(TorchFunctionMode):
@@ -223,10 +225,10 @@ def projections(mha: nn.MultiheadAttention) -> tuple[list[Tensor], list[Tensor |
 
 def widened(mask: Tensor | None, causal: bool, q: Tensor, k: Tensor, extra: int, bias: Tensor | None) -> Tensor | None:
     """The mask with `extra` keys in front that every query sees, and with `bias` added: [B or 1, H or 1, T, S]."""
-    new, own = q.shape[2], k.shape[2] - extra
+    new, keys = q.shape[2], k.shape[2]
     if mask is None and causal and new > 1:
-        mask = torch.ones(new, own, dtype=torch.bool, device=q.device).tril(own - new)[None, None]
-    if mask is not None and extra:
+        mask = torch.ones(1, 1, new, keys, dtype=torch.bool, device=q.device).tril(keys - new)
+    elif mask is not None and extra:
         seen = mask.new_ones if mask.dtype == torch.bool else mask.new_zeros
         mask = torch.cat([seen((*mask.shape[:-1], extra)), mask], -1)
     if bias is None:
