@@ -59,7 +59,7 @@ def export_graph(
     free = {axis for axes in dynamic.values() for axis in axes.values()}
     dims = {axis: torch.export.Dim(axis, min=0 if axis in may_be_empty else 1) for axis in sorted(free)}
     shapes = tuple({i: dims[axis] for i, axis in dynamic.get(key, {}).items()} for key in inputs)
-    with _evaluating(module), torch.no_grad(), _quiet():
+    with _evaluating(module), _out_of_place(module), torch.no_grad(), _quiet():
         try:
             program = torch.export.export(_Flat(module), args, dynamic_shapes=(shapes,), strict=False)
         except Exception as error:
@@ -354,6 +354,19 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
+
+
+@contextmanager
+def _out_of_place(module: nn.Module) -> Iterator[None]:
+    """Activations give new tensors meanwhile: the exporter takes those as they are and decomposes what is in place."""
+    changed = [part for part in module.modules() if getattr(part, "inplace", False) is True]
+    for part in changed:
+        part.inplace = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for part in changed:
+            part.inplace = True  # type: ignore[assignment]
 
 
 @contextmanager
