@@ -242,7 +242,8 @@ def export(
         str,
         typer.Option(
             callback=_precision_words,
-            help="Of the decoder: fp32, fp16, bf16, int8, int8_dynamic, int4; or a graph: talk=int4,photo=fp16.",
+            help="Of the decoder: fp32, fp16, bf16, int8, int8_dynamic, int4; or a graph: talk=int4,photo=fp16. "
+            "cache=int8 holds keys and values in 8 bits.",
         ),
     ] = "fp32",
     max_kl: Annotated[

@@ -68,6 +68,14 @@ class TorchAnswers:
         ids = [row[mask].tolist() for row, mask in zip(own[2].cpu(), real, strict=True)]
         return ids, [row[mask].numpy() for row, mask in zip(logits, real, strict=True)]
 
+    def cached(self, rows: Sequence[Row]) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
+        """Keys and values [B, kv heads, T, d] of every layer for prompts and right answers, and the mask [B, T]."""
+        batch = self._on_device(self.batches(list(rows)))
+        with inference(self.assembly):
+            features = self.assembly.features(self.node, batch)
+            own = [batch[f"{self.node}_{key}"] for key in ("input_ids", "attention_mask")]
+            return self._lm.cached(*own, features)
+
     def encode(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
         """Prompt ids [B, T], mask [B, T] and the features of the wired slots."""
         device = next(self.assembly.parameters()).device

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from assembler.adapters.book import adapters_of
 from assembler.apart import Apart, take_apart
 from assembler.bundle.architecture import Architecture, architecture_of
-from assembler.bundle.decoder import LONGEST, DecoderWriter, decoder_writer
+from assembler.bundle.decoder import LONGEST, DecoderWriter, Reach, decoder_writer
 from assembler.bundle.drift import BOUNDS
 from assembler.bundle.genai import write_genai
 from assembler.bundle.graphs import ExportRefused, export_decoder, export_embedding, export_graph, halve, quantize
@@ -42,7 +42,7 @@ from assembler.forecast import drawn_sample
 from assembler.gguf_blocks import load_blocks
 from assembler.graph import Graph
 from assembler.parity import comparable, parity, reference_of
-from assembler.peaks import peaks_of
+from assembler.peaks import peaks_of, reach_of
 from assembler.ragged import Ragged
 from assembler.weights import cached, parse_source
 
@@ -109,12 +109,13 @@ def export(
     apart = take_apart(assembly, node, switch, lambda: reference_of(answers, rows[:SAMPLES]))
     with peaks_of(assembly.nodes[node]) as peaks:
         reference = reference_of(answers, rows[:SAMPLES])
+    reach = reach_of(answers, rows[:SAMPLES]) if precisions.cache else None
     _merge(graph, assembly)
     out.parent.mkdir(parents=True, exist_ok=True)
     clear_drafts(out)
     with room(out), aside(out) as draft:
         draft.mkdir()
-        facts = _write_graphs(graph, assembly, node, draft, precisions, say, apart, peaks)
+        facts = _write_graphs(graph, assembly, node, draft, precisions, say, apart, peaks, reach)
         say("manifest and tokenizer")
         _write_manifest(graph, node, draft, precisions, facts)
         _write_genai(assembly.nodes[node], draft)
@@ -170,6 +171,7 @@ def _write_graphs(
     say: Callable[[str], None],
     apart: Sequence[Apart],
     peaks: Peaks,
+    reach: Sequence[Reach] | None,
 ) -> dict[str, Any]:
     lm: Any = assembly.nodes[node].lm  # type: ignore[union-attr]
     for slot in graph.slot_tokens(node):
@@ -185,21 +187,33 @@ def _write_graphs(
 
         _traced(trace, folder / f"{slot}.onnx", precisions.slots.get(slot, "fp32"))
     say("decoder and embedding")
-    return _write_lm(graph, lm, node, folder, precisions.decoder, apart, peaks)
+    return _write_lm(graph, lm, node, folder, precisions.decoder, apart, peaks, reach)
 
 
 def _write_lm(
-    graph: Graph, lm: Any, node: str, folder: Path, precision: Precision, apart: Sequence[Apart], peaks: Peaks
+    graph: Graph,
+    lm: Any,
+    node: str,
+    folder: Path,
+    precision: Precision,
+    apart: Sequence[Apart],
+    peaks: Peaks,
+    reach: Sequence[Reach] | None,
 ) -> dict[str, Any]:
     """Embedding and decoder, written directly where the architecture is known, and what the manifest says of them."""
     switched = {path for adapter in apart for path in adapter.factors}
-    writer = decoder_writer(lm, precision, lambda: carried(graph, node), switched, peaks)
+    writer = decoder_writer(lm, precision, lambda: carried(graph, node), switched, peaks, reach)
     if isinstance(writer, DecoderWriter):
+        if reach is not None and precision in ("fp16", "bf16"):
+            raise ExportRefused(f"{node}: a cache of 8 bits is for decoders that compute in float32, not {precision}")
         writer.write(folder)
         files = {adapter.name: f"{adapter.name}{SUFFIX}" for adapter in apart}
         for adapter in apart:
             write_adapter(folder / files[adapter.name], adapter.factors, writer.real)
-        return {"cache": "in_place", "origin": "written: " + writer.note, "adapters": files}
+        held = None if reach is None else "int8"
+        return {"cache": "in_place", "held": held, "origin": "written: " + writer.note, "adapters": files}
+    if reach is not None:
+        raise ExportRefused(f"{node}: only decoders that are written directly keep a cache in 8 bits; {writer}")
     if apart:
         raise ExportRefused(f"{node}: only decoders that are written directly switch adapters; {writer}")
     if precision in ("int8_dynamic", "fp16", "bf16"):
@@ -269,7 +283,7 @@ def _write_genai(prompted: Any, folder: Path) -> None:
     """What onnxruntime-genai needs to run the decoder, where it is one that it can run: with its cache in place."""
     manifest, config = read_manifest(folder), prompted.lm.config.get_text_config()
     shape = architecture_of(config)
-    if manifest.cache == "in_place" and manifest.stop and isinstance(shape, Architecture):
+    if manifest.cache == "in_place" and manifest.held is None and manifest.stop and isinstance(shape, Architecture):
         write_genai(folder, shape, min(shape.positions, LONGEST), manifest)
 
 

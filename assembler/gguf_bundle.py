@@ -14,8 +14,9 @@ from assembler.bundle.decoder import LONGEST, DecoderWriter
 from assembler.bundle.manifest import Manifest, write_manifest
 from assembler.errors import AssemblerError
 from assembler.files import file_hash
-from assembler.gguf import Header, config_of, load_tokenizer
+from assembler.gguf import Header, config_of
 from assembler.gguf_blocks import GgufWeights, blocks_of
+from assembler.gguf_tokenizer import build_tokenizer
 from assembler.template import prepare
 
 NEW_TOKENS = 256
@@ -40,7 +41,7 @@ def write_gguf_bundle(path: Path, folder: Path) -> None:
     rotary = dict.fromkeys(shape.kinds, rotary_table(config, shape.head_size))
     writer = DecoderWriter(shape, weights, rotary, precision, carried)
     writer.write(folder)
-    tokenizer = load_tokenizer(path)
+    tokenizer = build_tokenizer(header)
     prompt = prepare("{question} {answer}", set(), tokenizer, None, None)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     manifest = Manifest(

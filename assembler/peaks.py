@@ -1,14 +1,17 @@
-"""The largest inputs that the linears of a language model are given while it runs on real samples."""
+"""How large numbers get within a language model that runs on real samples: inputs of linears, keys and values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 
 from assembler.bundle.architecture import architecture_of, canonical_path
+from assembler.bundle.decoder import Reach
+from assembler.evaluate import Row, TorchAnswers
 
 
 @contextmanager
@@ -37,3 +40,20 @@ def peaks_of(prompted: Any) -> Iterator[dict[str, np.ndarray]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def reach_of(answers: TorchAnswers, rows: Sequence[Row]) -> list[Reach]:
+    """How far keys and values reach in each layer, for prompts and right answers.
+
+    A rotary embedding turns channels i and i + d/2 of a head about each other by any angle: both reach as far as the
+    two together.
+    """
+    layers, mask = answers.cached(rows)
+    real = mask.bool()[:, None, :, None]
+    found = []
+    for keys, values in layers:
+        first, second = keys.chunk(2, -1)
+        turned = torch.hypot(first, second).repeat(1, 1, 1, 2)
+        largest = [(x.abs() * real).amax((0, 2)).flatten().float().cpu().numpy() for x in (turned, values)]
+        found.append((largest[0], largest[1]))
+    return found

@@ -21,6 +21,7 @@ import torch
 from transformers import DynamicCache
 
 from assembler.bundle.decoder import ROTARY
+from assembler.bundle.decoding import PAST
 from assembler.bundle.drift import drift
 from assembler.bundle.runtime import Bundle
 from assembler.caching import cache_argument
@@ -156,5 +157,6 @@ def traffic(bundle: Bundle, context: float) -> float:
     weights = sum(
         sizes.get(x.data_type, 0) * int(np.prod(x.dims)) for x in graph.initializer if not x.name.startswith(ROTARY)
     )
-    cache = [x.type.tensor_type.shape.dim for x in graph.input if x.name.startswith("past_key_values.")]
-    return weights + context * sum(4 * shape[1].dim_value * shape[3].dim_value for shape in cache)
+    cache = [x.type.tensor_type for x in graph.input if x.name.startswith(PAST)]
+    held = sum(sizes[x.elem_type] * x.shape.dim[1].dim_value * x.shape.dim[3].dim_value for x in cache)
+    return weights + context * held

@@ -7,7 +7,7 @@ head being the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,13 @@ from assembler.bundle.writing import ORT, GraphWriter, WeightFile
 LONGEST = 32_768
 """The longest context that a bundle's rotary table is made for."""
 Rotary = tuple[np.ndarray, np.ndarray]
+Reach = tuple[np.ndarray, np.ndarray]
+"""The largest |key| and |value| of a layer, each float32 [kv heads * head size]."""
+MARGIN = 1.1
+"""By how much a cache of 8 bits reaches beyond what was seen."""
 REALS = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16}
+KV_SCALES = 12
+"""The place of the steps of keys and values among the inputs of GroupQueryAttention."""
 ROTARY = ("cosines", "sines")
 """What the constants of a rotary table are called, before the kind of the layer."""
 
@@ -49,6 +55,7 @@ class DecoderWriter:
         carried: matrices that a 4-bit file holds exactly so, by transformers' names; `int4` takes them as they are.
         switched: paths of linears that LoRAs may change when the graph runs; see `switching`.
         peaks: the largest inputs of the linears on real data, with which `int8_dynamic` loses less; see `smoothing`.
+        reach: how far keys and values reach in each layer, where they are to be kept in 8 bits.
     """
 
     def __init__(
@@ -60,7 +67,9 @@ class DecoderWriter:
         carried: Mapping[str, Blocks],
         switched: Collection[str] = (),
         peaks: Peaks | None = None,
+        reach: Sequence[Reach] | None = None,
     ) -> None:
+        self.reach = reach
         self.switched = frozenset(switched)
         weights = smoothed(shape, weights, peaks) if peaks and precision == "int8_dynamic" else weights
         self.shape, self.weights, self.rotary = shape, weights, rotary
@@ -224,11 +233,12 @@ class DecoderWriter:
                 self._head_norm(graph, f"{prefix}.self_attn.{n}_norm.weight", made[i]) for i, n in enumerate("qk")
             ]
         kinds: list[int | str] = ["batch", shape.kv_heads, "past", shape.head_size]
-        past = [graph.input(f"past_key_values.{layer}.{part}", graph.real, kinds) for part in ("key", "value")]
+        held = np.int8 if self.reach else graph.real
+        past = [graph.input(f"past_key_values.{layer}.{part}", held, kinds) for part in ("key", "value")]
         names = [f"context.{layer}", f"present.{layer}.key", f"present.{layer}.value"]
         kind = shape.kinds[layer]
         tables = [graph.constant(f"{n}.{kind}", x) for n, x in zip(ROTARY, self.rotary.get(kind, ()), strict=False)]
-        knobs: dict[str, float] = {
+        knobs: dict[str, Any] = {
             "num_heads": shape.heads,
             "kv_num_heads": shape.kv_heads,
             "do_rotary": len(tables) // 2,
@@ -240,9 +250,17 @@ class DecoderWriter:
         if shape.softcap:
             knobs["softcap"] = float(shape.softcap)
         ready = made if len(made) == 3 else [made[0], "", ""]
-        graph.add("GroupQueryAttention", [*ready, *past, *sizes, *tables], names, ORT, **knobs)
+        given = [*ready, *past, *sizes, *tables]
+        if self.reach:
+            given += [""] * (KV_SCALES - len(given))
+            given += [
+                graph.constant(f"{prefix}.{part}.step", MARGIN / 127 * np.maximum(most, 1e-6))
+                for part, most in zip(("key", "value"), self.reach[layer], strict=True)
+            ]
+            knobs |= {"kv_cache_bit_width": 8, "k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
+        graph.add("GroupQueryAttention", given, names, ORT, **knobs)
         for name in names[1:]:
-            graph.output(name, name, graph.real, ["batch", shape.kv_heads, "present", shape.head_size])
+            graph.output(name, name, held, ["batch", shape.kv_heads, "present", shape.head_size])
         return self._flat(graph, names[0], shape.query)
 
     def _head_norm(self, graph: GraphWriter, name: str, x: str) -> str:
@@ -344,6 +362,7 @@ def decoder_writer(
     carried: Callable[[], Mapping[str, Blocks]],
     switched: Collection[str] = (),
     peaks: Peaks | None = None,
+    reach: Sequence[Reach] | None = None,
 ) -> DecoderWriter | str:
     """The writer of a transformers LM's decoder, or why it is not written directly.
 
@@ -367,7 +386,7 @@ def decoder_writer(
         rotary[kind] = table
     blocks = carried() if precision == "int4" else {}
     same = {key: x for key, x in blocks.items() if key in weights and np.array_equal(x.dense(), weights[key])}
-    return DecoderWriter(shape, weights, rotary, precision, same, switched, peaks)
+    return DecoderWriter(shape, weights, rotary, precision, same, switched, peaks, reach)
 
 
 def rotary_table(lm: Any, longest: int, kind: str = FULL) -> Rotary | str:

@@ -26,6 +26,7 @@ def _inside(name: str) -> str:
 
 FileName = Annotated[str, AfterValidator(_inside)]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8_dynamic", "int4"]
+Held = Literal["int8"]
 WEIGHTS = "weights.data"
 """The file that graphs of a bundle share, where they were written directly."""
 Side = Annotated[int, Field(ge=1, le=8192)]
@@ -178,8 +179,9 @@ class PromptPart(Strict):
 class Manifest(Strict):
     """manifest.json. `files` gives the SHA-256 of every other file in the folder; `bos` begins each prompt, if any.
 
-    `digest` is that of the manifest itself. `cache` says what the decoder does with its keys and values, `origin`
-    whether it was written directly or traced, and why. `adapters` are LoRAs by name, of which one may be asked for.
+    `digest` is that of the manifest itself. `cache` says what the decoder does with its keys and values, `held` in how
+    many bits they are kept where those are not its own, `origin` whether it was written directly or traced, and why.
+    `adapters` are LoRAs by name, of which one may be asked for.
     """
 
     format: Literal[2] = 2
@@ -197,6 +199,7 @@ class Manifest(Strict):
     tokenizer: FileName = "tokenizer.json"
     adapters: dict[str, FileName] = {}
     cache: Literal["grows", "in_place"] = "grows"
+    held: Held | None = None
     origin: str = "traced"
     files: dict[FileName, str]
     digest: str = ""

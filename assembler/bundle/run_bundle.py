@@ -17,6 +17,7 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64, "tensor(bool)": bool}
+TYPES["tensor(int8)"] = np.int8
 
 
 def main():

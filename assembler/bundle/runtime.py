@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from assembler.bundle.decoding import CACHES, DTYPES, Decoding
+from assembler.bundle.decoding import CACHES, DTYPES, Decoding, attention
 from assembler.bundle.manifest import WEIGHTS, read_manifest
 from assembler.bundle.processor import tensors
 from assembler.bundle.prompt import prompt_ids, segments
@@ -45,7 +45,8 @@ class Bundle:
         self.encoders = {name: self._session(slot.graph, set()) for name, slot in self.manifest.slots.items()}
         self.embedding = self._session(self.manifest.embedding, {"input_ids", "features"})
         self._decoding = CACHES[self.manifest.cache]
-        self.decoder = self._session(self.manifest.decoder, self._decoding.inputs)
+        with attention(self.manifest.held):
+            self.decoder = self._session(self.manifest.decoder, self._decoding.inputs)
         self._adapters: dict[str, dict[str, onnxruntime.OrtValue]] = {}
         self._features = next(x for x in self.embedding.get_inputs() if x.name == "features")
 

@@ -28,6 +28,7 @@ KINDS: dict[int, tuple[str, str]] = {
     onnx.TensorProto.FLOAT: ("TYPE_FP32", "float"),
     onnx.TensorProto.FLOAT16: ("TYPE_FP16", "float16"),
     onnx.TensorProto.INT64: ("TYPE_INT64", "int64"),
+    onnx.TensorProto.INT8: ("TYPE_INT8", "int8"),
     onnx.TensorProto.BOOL: ("TYPE_BOOL", "bool"),
 }
 """What Triton and onnxruntime call the numbers of a tensor."""

@@ -97,6 +97,18 @@ class PromptedLM(nn.Module):
         return out.logits
 
     @torch.no_grad()
+    def cached(
+        self, input_ids: Tensor, attention_mask: Tensor, features: Sequence[Tensor | Ragged]
+    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """Keys and values [B, kv heads, T, head size] of every layer, and the mask [B, T] of what is real."""
+        from transformers import DynamicCache
+
+        embeds, mask = self.joined(input_ids, attention_mask, features)
+        cache = DynamicCache()
+        known = cache_argument(self.lm, cache)
+        self.lm(inputs_embeds=embeds, attention_mask=mask, position_ids=positions(mask), **known, logits_to_keep=1)
+        return [(layer.keys, layer.values) for layer in cache.layers], mask
+
     def generate_ids(
         self,
         input_ids: Tensor,

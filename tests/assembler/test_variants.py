@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from assembler.bundle.decoding import PAST
 from assembler.bundle.precisions import Precisions, read_precisions
 from assembler.bundle.runtime import Bundle
 from assembler.check import check
@@ -23,6 +24,7 @@ from assembler.compile import compile_graph
 from assembler.errors import AssemblerError
 from assembler.export import export
 from assembler.files import clear_drafts, room
+from assembler.serving.slots import Slots
 from assembler.spec import parse
 
 SPEC = """\
@@ -120,16 +122,45 @@ def test_bf16_is_compared_as_its_weights_and_runs_on_cuda_alone(bundle, graph, t
         Bundle(tmp_path / "bf16")
 
 
+def test_a_cache_of_8_bits_is_near_and_each_row_of_it_is_by_itself(graph, tmp_path):
+    report = export(graph, compile_graph(graph), tmp_path / "held", Precisions("fp32", cache="int8"), [ROW])
+    assert report["precision"] == "fp32, cache int8" and 0 < report["drift"]["kl"] < 1e-2
+    bundle = Bundle(tmp_path / "held")
+    assert {x.type for x in bundle.decoder.get_inputs() if x.name.startswith(PAST)} == {"tensor(int8)"}
+    assert not (tmp_path / "held" / "genai_config.json").exists()
+    rows = [ROW, {**ROW, "question": "what is it then?"}]
+    together, (embeds, lengths) = Slots(bundle.decoder, "cpu", 2, 40), bundle.encode(rows)
+    for i, row in enumerate(rows):
+        alone = bundle.logits([row])[0]
+        assert (together.prefill(i, embeds[i : i + 1, : lengths[i]], list(range(lengths[i])), 0) == alone).all()
+    token = bundle.embed(np.array([[7], [9]]), None)
+    stepped = together.step(token, [0, 1], [7, 9])
+    for i, row in enumerate(rows):
+        decoding = bundle.decoding()
+        decoding.start(*bundle.encode([row]), room=1)
+        np.testing.assert_allclose(stepped[i], decoding.step(token[i : i + 1])[0], atol=1e-5)
+    np.save(tmp_path / "photo.npy", np.asarray(PICTURE))
+    done = run_alone(tmp_path / "held", "--input", f"photo={tmp_path / 'photo.npy'}", "--text", "question=what?")
+    assert done.stdout.removesuffix("\n") == bundle.generate([ROW])[0] and not done.stderr, done.stderr
+
+
+def test_a_cache_of_8_bits_is_refused_beside_halves(graph, tmp_path):
+    with pytest.raises(AssemblerError, match="talk: a cache of 8 bits is for decoders that compute in float32, not fp"):
+        export(graph, compile_graph(graph), tmp_path / "half", Precisions("fp16", cache="int8"), [ROW])
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
-    ("text", "decoder", "slots"),
+    ("text", "decoder", "slots", "cache"),
     [
-        ("int4", "int4", {}),
-        ("talk=int8, photo=fp16", "int8", {"photo": "fp16"}),
-        ("photo=int4", "fp32", {"photo": "int4"}),
+        ("int4", "int4", {}, None),
+        ("talk=int8, photo=fp16", "int8", {"photo": "fp16"}, None),
+        ("photo=int4", "fp32", {"photo": "int4"}, None),
+        ("int4,cache=int8", "int4", {}, "int8"),
     ],
 )
-def test_a_precision_is_of_the_decoder_or_of_a_graph(text, decoder, slots):
-    assert read_precisions(text, "talk", ["photo"]) == Precisions(decoder, slots)
+def test_a_precision_is_of_the_decoder_or_of_a_graph(text, decoder, slots, cache):
+    assert read_precisions(text, "talk", ["photo"]) == Precisions(decoder, slots, cache)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +169,7 @@ def test_a_precision_is_of_the_decoder_or_of_a_graph(text, decoder, slots):
         ("int5", "is one of fp32"),
         ("eyes=int4", "no graph eyes; there are talk, photo"),
         ("photo=int8_dynamic", "one of"),
+        ("cache=int4", "a cache is kept in int8"),
     ],
 )
 def test_a_precision_that_is_none_is_said(text, sentence):
