@@ -211,7 +211,14 @@ def _write_lm(
         for adapter in apart:
             write_adapter(folder / files[adapter.name], adapter.factors, writer.real)
         held = None if reach is None else "int8"
-        return {"cache": "in_place", "held": held, "origin": "written: " + writer.note, "adapters": files}
+        positions = min(writer.shape.positions, LONGEST)
+        return {
+            "cache": "in_place",
+            "held": held,
+            "positions": positions,
+            "origin": "written: " + writer.note,
+            "adapters": files,
+        }
     if reach is not None:
         raise ExportRefused(f"{node}: only decoders that are written directly keep a cache in 8 bits; {writer}")
     if apart:
@@ -220,7 +227,8 @@ def _write_lm(
         raise ExportRefused(f"{node}: {precision} is for decoders that are written directly; {writer}; take int8")
     export_embedding(lm.get_input_embeddings(), folder / "embedding.onnx")
     _traced(lambda path: export_decoder(lm, path), folder / "decoder.onnx", precision)
-    return {"cache": "grows", "origin": f"traced: {writer}"}
+    positions = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
+    return {"cache": "grows", "positions": positions, "origin": f"traced: {writer}"}
 
 
 def _traced(trace: Callable[[Path], None], path: Path, precision: Precision) -> None:

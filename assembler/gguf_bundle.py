@@ -54,6 +54,7 @@ def write_gguf_bundle(path: Path, folder: Path) -> None:
         max_new_tokens=NEW_TOKENS,
         vocab_size=shape.vocabulary,
         cache="in_place",
+        positions=min(shape.positions, LONGEST),
         origin=f"written from {path.name}: {writer.note}",
         files={file.name: file_hash(file) for file in sorted(folder.iterdir())},
     )

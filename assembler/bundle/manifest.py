@@ -180,8 +180,8 @@ class Manifest(Strict):
     """manifest.json. `files` gives the SHA-256 of every other file in the folder; `bos` begins each prompt, if any.
 
     `digest` is that of the manifest itself. `cache` says what the decoder does with its keys and values, `held` in how
-    many bits they are kept where those are not its own, `origin` whether it was written directly or traced, and why.
-    `adapters` are LoRAs by name, of which one may be asked for.
+    many bits they are kept where those are not its own, `positions` how many tokens it reads at most, `origin` whether
+    it was written directly or traced, and why. `adapters` are LoRAs by name, of which one may be asked for.
     """
 
     format: Literal[2] = 2
@@ -200,6 +200,7 @@ class Manifest(Strict):
     adapters: dict[str, FileName] = {}
     cache: Literal["grows", "in_place"] = "grows"
     held: Held | None = None
+    positions: int | None = Field(None, ge=1)
     origin: str = "traced"
     files: dict[FileName, str]
     digest: str = ""

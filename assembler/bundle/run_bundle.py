@@ -61,7 +61,10 @@ class Bundle:
         embeds, found = self.prompt(files, words), []
         cache = {x.name: np.zeros((1, x.shape[1], 0, x.shape[3]), TYPES[x.type]) for x in self.past}
         names, total = [x.name for x in self.decoder.get_outputs()], 0
-        for _ in range(limit or self.about["max_new_tokens"]):
+        room = self.about.get("positions", 2**31) + 1 - embeds.shape[1]
+        if room < 1:
+            raise ValueError(f"the prompt has {embeds.shape[1]} tokens, which is more than the model reads")
+        for _ in range(min(limit or self.about["max_new_tokens"], room)):
             new, total = embeds.shape[1], total + embeds.shape[1]
             feeds = {"inputs_embeds": embeds, "attention_mask": np.ones((1, total), np.int64), **cache}
             if "position_ids" in self.takes:

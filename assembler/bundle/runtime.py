@@ -83,6 +83,9 @@ class Bundle:
         prompts = [segments(self.manifest.prompt, sample) for sample in batch]
         ids, features = self._rows(batch, prompts)
         lengths = np.array([len(row) for row in ids], np.int64)
+        most = self.manifest.positions
+        if most is not None and lengths.max() > most:
+            raise AssemblerError(f"the prompt has {lengths.max()} tokens, and the model reads {most}; make it shorter")
         input_ids = np.zeros((len(ids), lengths.max()), dtype=np.int64)
         for row, values in zip(input_ids, ids, strict=True):
             row[slice(-len(values), None) if self._decoding.left else slice(len(values))] = values
@@ -125,11 +128,11 @@ class Bundle:
         """The greedy token ids of every sample, up to and without the first stop id; `tell` hears them as they grow."""
         if not samples:
             return []
-        limit = self.manifest.max_new_tokens if max_new_tokens is None else max_new_tokens
         stop = set(self.manifest.stop)
         answers: list[list[int]] = [[] for _ in samples]
         going = np.ones(len(samples), dtype=bool)
         embeds, lengths = self.encode(samples)
+        limit = self.room(lengths, max_new_tokens)
         decoding = self.decoding(adapter)
         for step in range(limit):
             logits = decoding.start(embeds, lengths, limit) if step == 0 else decoding.step(embeds)
@@ -142,6 +145,13 @@ class Bundle:
                 break
             embeds = self.embed(token[:, None].astype(np.int64), None)  # [B, 1, D]
         return answers
+
+    def room(self, lengths: np.ndarray, wanted: int | None = None) -> int:
+        """How many tokens an answer to prompts of `lengths` has at most, of those `wanted` or of the bundle's own."""
+        limit = self.manifest.max_new_tokens if wanted is None else wanted
+        return (
+            limit if self.manifest.positions is None else min(limit, self.manifest.positions + 1 - int(lengths.max()))
+        )
 
     def _rows(self, batch: Sequence[Sample], prompts: list[list[dict[str, str]]]) -> tuple[list[list[int]], np.ndarray]:
         """Ids of every prompt and the feature rows [N, D] that ids from vocab_size on stand for."""

@@ -119,6 +119,7 @@ class Led(Bundle):
         """
         limit = self.manifest.max_new_tokens if most is None else min(most, self.manifest.max_new_tokens)
         embeds, lengths = self.encode([self._sample(given)])
+        limit = self.room(lengths, limit)
         decoding, text = self.decoding(), Text(self.tokenizer, ())
         for step in range(limit):
             logits = decoding.start(embeds, lengths, limit) if step == 0 else decoding.step(embeds)

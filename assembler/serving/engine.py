@@ -131,7 +131,7 @@ class Engine:
     Args:
         bundle: what to serve.
         rows: requests that are decoded together.
-        context: positions a row has, prompt and answer together.
+        context: positions a row has, prompt and answer together; fewer where the model reads fewer.
         waiting: requests that may wait; one more is refused as Busy.
         cached: inputs whose features are kept.
     """
@@ -139,7 +139,8 @@ class Engine:
     def __init__(
         self, bundle: Bundle, rows: int = 8, context: int = 2048, waiting: int = 64, cached: int = 256
     ) -> None:
-        self.bundle, self.context, self.waiting = bundle, context, waiting
+        self.bundle, self.waiting = bundle, waiting
+        self.context = context = min(context, bundle.manifest.positions or context)
         self.stop = set(bundle.manifest.stop)
         self.joins = bundle.manifest.cache == "in_place"
         self.rows = rows

@@ -24,6 +24,7 @@ from assembler.compile import compile_graph
 from assembler.errors import AssemblerError
 from assembler.export import export
 from assembler.files import clear_drafts, room
+from assembler.serving.engine import Engine
 from assembler.serving.slots import Slots
 from assembler.spec import parse
 
@@ -142,6 +143,21 @@ def test_a_cache_of_8_bits_is_near_and_each_row_of_it_is_by_itself(graph, tmp_pa
     np.save(tmp_path / "photo.npy", np.asarray(PICTURE))
     done = run_alone(tmp_path / "held", "--input", f"photo={tmp_path / 'photo.npy'}", "--text", "question=what?")
     assert done.stdout.removesuffix("\n") == bundle.generate([ROW])[0] and not done.stderr, done.stderr
+
+
+def test_a_prompt_longer_than_the_model_reads_is_said_and_an_answer_ends_where_it_does(bundle):
+    folder, bundle = bundle[0], Bundle(bundle[0])
+    assert bundle.manifest.positions == 2048
+    assert bundle.room(np.array([2000])) == 5 and bundle.room(np.array([2046]), 50) == 3
+    long = {**ROW, "question": "?" * 2048}
+    with pytest.raises(AssemblerError, match=r"the prompt has 2\d+ tokens, and the model reads 2048; make it shorter"):
+        bundle.generate([long])
+    with contextlib.closing(Engine(bundle, rows=1, context=4000)) as engine:
+        assert engine.context == 2048
+    np.save(folder.parent / "photo.npy", np.asarray(PICTURE))
+    given = ["--input", f"photo={folder.parent / 'photo.npy'}", "--text", f"question={'?' * 2048}"]
+    done = run_alone(folder, *given)
+    assert done.returncode == 1 and "more than the model reads" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_cache_of_8_bits_is_refused_beside_halves(graph, tmp_path):
