@@ -33,7 +33,8 @@ class TorchAnswers:
         part: Any = self.graph.parts[self.node]
         batch = {**self.batches.samples(rows), **self.batches.extras(rows, self._asked())}
         with inference(self.assembly):
-            return part.answer(self.assembly.output(self.node, self._on_device(batch)))
+            given = part.answer(self.assembly.output(self.node, self._on_device(batch)))
+        return [self.collator.text(ids) for ids in given] if hasattr(self.collator, "text") else given
 
     def _asked(self) -> set[str]:
         """The parts that make more of a row than its right answer, which one who asks does not know."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -19,6 +20,7 @@ from components.encoders._base import EncoderPart
 if TYPE_CHECKING:
     from torch import nn
 
+    from assembler.graph import Graph
     from components.encoders._masked_words import Guess
 
 POOLER = {"add_pooling_layer": False}
@@ -28,7 +30,8 @@ class Family(NamedTuple):
     """What transformers takes for the sizes that a config leaves out, and what a model is made with beside its config.
 
     `offset` says that positions are counted from the padding's id on, and so fewer are left for the text; `endless`
-    that they are relative, and any number is. `kind` is transformers' class, where it is not the type's plain model.
+    that they are relative, and any number is. `kind` is transformers' class of a model that has no head for masked
+    words.
     """
 
     width: int = 768
@@ -46,7 +49,11 @@ MODELS = {
     "deberta-v2": Family(1536, 24, options={}),
     "distilbert": Family(layers=6, options={}),
     "electra": Family(256, options={}),
+    "llama": Family(4096, 32, options={}, kind="LlamaModel"),
+    "mistral": Family(4096, 32, options={}, kind="MistralModel"),
     "mpnet": Family(pad=1, offset=True),
+    "qwen2": Family(4096, 32, options={}, kind="Qwen2Model"),
+    "qwen3": Family(4096, 32, options={}, kind="Qwen3Model"),
     "roberta": Family(pad=1, offset=True),
     "t5": Family(512, options={}, layers=6, endless=True, kind="T5EncoderModel"),
     "xlm-roberta": Family(pad=1, offset=True),
@@ -58,15 +65,18 @@ MODELS = {
 class HfText(EncoderPart):
     """Text [B] -> token ids [B, T] -> tokens [B, T, width], or an embedding [B, width], of a BERT-like encoder.
 
-    For retrieval, contrast and hypernetworks: BERT, MiniLM, RoBERTa, DistilBERT, MPNet, ELECTRA, DeBERTa, T5's encoder.
-    A text is cut to `length` tokens; padding is in no attention and no mean. `output: pooled` with `pool` takes the
-    mean of the real tokens or the first one's; `normalise` brings it to length 1, as models of sentence-transformers
-    want it. The blocks after `layer` are not built. With `pretrain` it has the model's head for masked words, and a
-    stage whose `objectives` name this node learns by guessing: of the real tokens, or with `whole_words` of the words,
-    the share `hide` is chosen; eight in ten of them are read as [MASK], one as any token and one as it is, and the loss
-    is the mean cross-entropy of the true ones. Source: arXiv 1810.04805 (BERT), 1908.10084 (pooling).
+    For retrieval, contrast, classes and hypernetworks: BERT, MiniLM, RoBERTa, DistilBERT, MPNet, ELECTRA, DeBERTa, T5's
+    encoder, and the LLMs Llama, Mistral and Qwen without their head. A text is cut to `length` tokens; padding is in no
+    attention and no mean. `output: pooled` with `pool` takes the mean of the real tokens, the first one's or, of an
+    LLM, the last one's; `normalise` brings it to length 1, as models of sentence-transformers want it. `output: word`
+    gives the logits [B, vocabulary] of the model's own words at the first [MASK] of the text, for `head.word`. The
+    blocks after `layer` are not built. With `pretrain` it has the model's head for masked words, and a stage whose
+    `objectives` name this node learns by guessing: of the real tokens, or with `whole_words` of the words, the share
+    `hide` is chosen; eight in ten of them are read as [MASK], one as any token and one as it is, and the loss is the
+    mean cross-entropy of the true ones, in all rows or those where the data column `domain` is 1. Source: arXiv
+    1810.04805 (BERT), 1908.10084 (pooling).
     Parameters: those of transformers' model for the config, without its pooler; with `mix` also layers + 2, with
-    `pretrain` those of the head, whose last matrix is the embeddings.
+    `pretrain` or `output: word` those of the head, whose last matrix is the embeddings.
     """
 
     type = "encoder.hf_text"
@@ -74,14 +84,18 @@ class HfText(EncoderPart):
     masks = "own"
     reads_text = True
 
+    output: Literal["tokens", "pooled", "word"] = Field(  # type: ignore[assignment]
+        "tokens", description="one token a place, one embedding, or what stands at [MASK]"
+    )
     length: int = Field(128, ge=1, le=8192, description="tokens that a text is cut to")
-    pool: Literal["mean", "cls"] = Field("mean", description="how `output: pooled` is made of the tokens")
+    pool: Literal["mean", "cls", "last"] = Field("mean", description="how `output: pooled` is made of the tokens")
     normalise: bool = Field(False, description="bring the embedding to length 1")
     tokenizer: str | None = Field(None, description="a tokenizer.json; by default the one beside the weights")
 
     pretrain: bool = Field(False, description="can learn by guessing hidden words, in stages that name it")
     hide: float = Field(0.15, gt=0, lt=1, description="share of the tokens that are guessed then")
     whole_words: bool = Field(False, description="hide all tokens of a word together")
+    domain: str | None = Field(None, description="column of labels: words are hidden in the rows where it is 1")
 
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
@@ -107,18 +121,51 @@ class HfText(EncoderPart):
             (spec(layer=0, output="pooled", pool="cls"), embeddings + layer),
             (spec(config=roberta), None),
             (spec(pretrain=True, whole_words=True), None),
+            (spec(pretrain=True, output="word", domain="new"), None),
             (spec(config=t5), None),
+            (spec(config={**config, "model_type": "llama"}, output="pooled", pool="last"), None),
         ]
 
     @model_validator(mode="after")
     def _has_words(self) -> HfText:
         if self.weights == "random" and self.tokenizer is None:
             raise ValueError("`weights: random` brings no tokenizer; name a file with `tokenizer`")
-        if self.pretrain and self.layer is not None:
-            raise ValueError("`pretrain` learns at the last layer; leave `layer` out")
-        if self.normalise and self.output == "tokens":
+        if self._guesses and self.layer is not None:
+            raise ValueError("words are guessed at the last layer; leave `layer` out")
+        if self.mix and self.output == "word":
+            raise ValueError("`output: word` is read at the last layer; leave `mix` out")
+        if self.normalise and self.output != "pooled":
             raise ValueError("`normalise` is of an embedding; add `output: pooled`")
+        if self.domain is not None and not self.pretrain:
+            raise ValueError("`domain` says in which rows words are hidden; add `pretrain: true`")
         return self
+
+    @property
+    def _guesses(self) -> bool:
+        """Whether the model has its head for masked words."""
+        return self.pretrain or self.output == "word"
+
+    @property
+    def extras(self) -> tuple[str, ...]:  # type: ignore[override]
+        return () if self.domain is None else ("domain",)
+
+    @property
+    def targets(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.extras
+
+    def columns(self, node: str, wired: Collection[str]) -> dict[str, str]:
+        return {} if self.domain is None else {self.domain: "label"}
+
+    def collator(self, node: str, graph: Graph) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+        assert self.domain is not None
+        column = graph.column(self.domain)
+
+        def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+            import torch
+
+            return {"domain": torch.tensor([row[column] == 1 for row in rows])}
+
+        return collate
 
     def gives_loss(self) -> bool:
         return self.pretrain
@@ -148,6 +195,8 @@ class HfText(EncoderPart):
             longest -= (self._pad(config) + 1) * family.offset
             if self.length > longest and not family.endless:
                 raise WireError("in", f"this model reads at most {longest} tokens, and `length` is {self.length}")
+        if self.output == "word":
+            return value("logits", classes=size_in(config or {}, "vocab_size"))
         if self.output == "pooled":
             return value("embedding", width=width)
         return value("tokens", ragged=True, tokens=self.length, width=width)
@@ -171,12 +220,13 @@ class HfText(EncoderPart):
         pool = self.pool if self.output == "pooled" else None
         self._check_words(config, base)
         family = self._family(config)
-        if self.pretrain and family.kind:
-            raise AssemblerError(f"a {config['model_type']} has no head for masked words; leave `pretrain` out")
-        options = {} if self.pretrain else family.options
-        guess = self._guess(base) if self.pretrain else None
+        if self._guesses and family.kind:
+            asks = "`pretrain`" if self.pretrain else "`output: word`"
+            raise AssemblerError(f"a {config['model_type']} has no head for masked words; leave {asks} out")
+        options = {} if self._guesses else family.options
+        guess = self._guess(base) if self._guesses else None
         sizes = (config, self._block(config), self.mix, pool, self.normalise, self._pad(config))
-        return TextTower(*sizes, options, guess, family.kind)
+        return TextTower(*sizes, options, guess, family.kind, self.output == "word")
 
     def _guess(self, base: Path) -> Guess:
         """How words are hidden, by the tokenizer's own marks."""
@@ -198,5 +248,5 @@ class HfText(EncoderPart):
     def fill(self, module: nn.Module, path: Path) -> None:
         from components.encoders._states import fill
 
-        options = {} if self.pretrain else MODELS[module.model.config.model_type].options  # type: ignore[index,union-attr]
+        options = {} if self._guesses else MODELS[module.model.config.model_type].options  # type: ignore[index,union-attr]
         fill(module.model, path, self.weights, **options)

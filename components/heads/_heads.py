@@ -53,6 +53,22 @@ class RegressorHead(PooledHead):
         return with_loss(logits, None if scores is None else self.loss(logits.float(), scores))
 
 
+class WordHead(nn.Module):
+    """Logits of words as they are, by their cross-entropy."""
+
+    def forward(self, word: Tensor | None, logits: Tensor) -> dict[str, Any]:
+        return with_loss(logits, None if word is None else F.cross_entropy(logits.float(), word))
+
+
+class MultiLabelHead(PooledHead):
+    """Yes or no for each label, by the cross-entropies of both."""
+
+    def forward(self, labels: Tensor | None, x: Tensor | Ragged) -> dict[str, Any]:
+        logits = self.logits(x)  # [B, labels]
+        loss = None if labels is None else F.binary_cross_entropy_with_logits(logits.float(), labels)
+        return with_loss(logits, loss)
+
+
 class CtcHead(nn.Module):
     """One linear on every token, and CTC over the real ones."""
 

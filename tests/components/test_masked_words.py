@@ -135,3 +135,15 @@ def test_it_reads_all_words_unless_a_stage_asks_for_guesses_and_the_first_stage_
             book.remove(name)
     assert max(lost[1.0][1], lost[0.0][1]) < 0.75 * new  # the new words are learned
     assert lost[1.0][0] < lost[0.0][0] / 2
+
+
+def test_words_are_hidden_in_the_rows_of_the_domain_alone(tower):
+    seen = []
+    tower.guess.register_forward_hook(lambda module, given, out: seen.append(out[1] != IGNORED))
+    tower.train().asked = True
+    tower(torch.arange(16) % 2 == 0, sentences(4))
+    assert seen[0][::2].any() and not seen[0][1::2].any()
+    part = HfText(pretrain=True, domain="new", tokenizer="x", config={"model_type": "bert"})
+    assert part.columns("read", ()) == {"new": "label"} and part.extras == part.targets == ("domain",)
+    with pytest.raises(ValueError, match="add `pretrain: true`"):
+        HfText(domain="new", tokenizer="x", config={"model_type": "bert"})
