@@ -66,3 +66,14 @@ def size_in(config: dict[str, Any], *names: str) -> int | None:
             if found is not None:
                 return found
     return None
+
+
+def check_heads(config: Any) -> None:
+    """A config of transformers has as many heads of queries as of keys, or a multiple.
+
+    Raises:
+        ValueError: it has not.
+    """
+    heads, groups = (getattr(config, f"num_{kind}_heads", None) for kind in ("attention", "key_value"))
+    if heads and groups and heads % groups:
+        raise ValueError(f"num_attention_heads {heads} is no multiple of num_key_value_heads {groups}; set both")

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from assembler.batches import left_padded
 from assembler.bundle.prompt import prompt_ids, segments
 from assembler.caching import cache_argument
+from assembler.configs import check_heads
 from assembler.errors import AssemblerError, told
 from assembler.ragged import Ragged, parted, unread
 from assembler.template import ANSWER, Prompt
@@ -211,9 +212,7 @@ def from_config(arch: str, config: dict[str, Any], dtype: str) -> PreTrainedMode
     knobs = {key: item for key, item in config.items() if key not in ("model_type", "architectures", "auto_map")}
     with told(f"transformers cannot make a causal LM `{arch}` of this config"):
         known = AutoConfig.for_model(arch, **knobs)
-        heads, groups = (getattr(known, f"num_{kind}_heads", None) for kind in ("attention", "key_value"))
-        if heads and groups and heads % groups:
-            raise ValueError(f"num_attention_heads {heads} is no multiple of num_key_value_heads {groups}; set both")
+        check_heads(known)
         return AutoModelForCausalLM.from_config(known, dtype=DTYPES[dtype])
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
+from assembler.configs import check_heads
 from assembler.errors import told
 from assembler.ragged import Ragged, masked_mean
 from components.encoders._masked_words import Guess
@@ -44,6 +45,7 @@ class TextTower(nn.Module):
         with told(f"transformers cannot make a {config['model_type']} of this config"):
             made = AutoConfig.for_model(**config)
             made.use_cache = False
+            check_heads(made)
             if layer is not None:
                 made.num_hidden_layers = layer + 1
             if kind:

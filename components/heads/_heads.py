@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -67,6 +68,31 @@ class MultiLabelHead(PooledHead):
         logits = self.logits(x)  # [B, labels]
         loss = None if labels is None else F.binary_cross_entropy_with_logits(logits.float(), labels)
         return with_loss(logits, loss)
+
+
+class DependencyHead(nn.Module):
+    """Scores of every token as the head of every other, by the cross-entropies of yes and no."""
+
+    def __init__(self, width: int, rank: int) -> None:
+        super().__init__()
+        self.dependent, self.head = nn.Linear(width, rank, bias=False), nn.Linear(width, rank, bias=False)
+
+    def forward(self, words: Tensor | None, heads: Tensor | None, x: Tensor | Ragged) -> dict[str, Any]:
+        values, _ = parted(x)
+        scores = self.dependent(values) @ self.head(values).transpose(1, 2) / self.head.out_features**0.5  # [B, T, T]
+        return with_loss(scores, None if words is None or heads is None else self.loss(scores.float(), words, heads))
+
+    def loss(self, scores: Tensor, words: Tensor, heads: Tensor) -> Tensor:
+        """Over the words [B, W] that have a head, and the root and all words as what it may be."""
+        size = scores.shape[-1]
+        place = words.clamp(min=0)
+        rows = scores.gather(1, place.unsqueeze(-1).expand(-1, -1, size))  # [B, W, T]
+        may = torch.zeros_like(scores[:, 0]).scatter(1, place, 1.0)  # [B, T]
+        may[:, 0] = 1.0
+        counts = ((words >= 0) & (heads >= 0)).unsqueeze(-1) * may.unsqueeze(1)  # [B, W, T]
+        true = F.one_hot(heads.clamp(min=0), size).to(scores.dtype)
+        loss = F.binary_cross_entropy_with_logits(rows, true, counts, reduction="sum")
+        return loss / counts.sum().clamp(min=1)
 
 
 class CtcHead(nn.Module):

