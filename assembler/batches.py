@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,6 +109,23 @@ def split(graph: Graph) -> tuple[Rows, Rows]:
     if not learned:
         raise AssemblerError(f"{graph.spec.path}: data: {data.type} has {len(good)} rows, none of them to learn from")
     return Subset(rows, learned), Subset(rows, [i for i in good if i in held])
+
+
+def tempered(graph: Graph, rows: Rows) -> Rows:
+    """The rows of one epoch, those of small groups more than once where the spec's `sample` says so.
+
+    Source: the multi-task sampling of HyperFormer (arXiv 2106.04489) and T5 (arXiv 1910.10683).
+    """
+    sample = graph.document.data.sample if graph.document.data else None
+    if sample is None:
+        return rows
+    groups: dict[Any, list[int]] = {}
+    for index in range(len(rows)):
+        groups.setdefault(rows.plain(index)[sample.by], []).append(index)
+    shares = {group: len(own) ** (1 / sample.temperature) for group, own in groups.items()}
+    longest = max(len(own) / shares[group] for group, own in groups.items())
+    chosen = [own[i % len(own)] for group, own in groups.items() for i in range(round(shares[group] * longest))]
+    return Subset(rows, chosen)
 
 
 def bad_rows(graph: Graph, rows: Rows) -> dict[int, str]:

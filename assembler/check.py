@@ -373,6 +373,10 @@ def _check_data(graph: Graph) -> None:
                 near = nearest(column, [key for key, kind in has.items() if kind == "label"])
                 message = f"adapters.{name}.rows: the data has no column {column[:80]} of whole numbers{near}"
                 _add(graph, message, ("adapters", name, "rows", wire), node=name)
+    if data.sample is not None and has.get(data.sample.by) not in ("label", "text"):
+        near = nearest(data.sample.by, [key for key, kind in has.items() if kind in ("label", "text")])
+        message = f"data.sample.by: the data has no column {data.sample.by[:80]} of labels or text{near}"
+        _add(graph, message, ("data", "sample", "by"))
     whole = len(graph.parts) == len(graph.document.nodes)
     for name in data.columns:
         if whole and name not in needs:

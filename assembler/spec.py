@@ -53,6 +53,18 @@ class Stage(Strict):
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
+class Sampling(Strict):
+    """How often training sees the groups of rows that the column `by` tells apart, such as the tasks of a mixture.
+
+    A group of n rows has the share n^(1 / temperature) of an epoch, over the sum of all: at 1 each row comes once, and
+    the higher the temperature, the more alike the groups are. No row is left out, so that those of small groups come
+    again.
+    """
+
+    by: str
+    temperature: float = Field(1.0, ge=1, le=1000)
+
+
 class Data(Strict):
     """Where samples come from: a dataset part, how its columns feed inputs and slots, what is held out, and the metrics
     of answers to it, by default those usual for their kind.
@@ -66,6 +78,7 @@ class Data(Strict):
     held_out: float = Field(0.2, ge=0, lt=1)
     metrics: list[str] = Field([], max_length=20)
     seed: int = Field(0, ge=0, le=2**31)
+    sample: Sampling | None = None
     on_bad: Literal["fail", "skip"] = "fail"
 
 

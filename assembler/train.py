@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from assembler.batches import Batches, split
+from assembler.batches import Batches, split, tempered
 from assembler.check import check
 from assembler.compile import Assembly, compile_graph
 from assembler.errors import AssemblerError, told
@@ -82,7 +82,7 @@ def _train(run: Run, graph: Graph, console: Console, watch: int, cache: float) -
         console.print(
             f"{len(graph.bad):,} rows cannot be read and are left out: {run.skipped_path} says why", markup=False
         )
-    batches = Batches(graph)
+    learn, batches = tempered(graph, learn), Batches(graph)
     stages = graph.document.stages
     done: list[str] = []
     again = sum(stage.steps * stage.batch for stage in stages) > len(learn)
