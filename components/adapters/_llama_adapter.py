@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -27,7 +29,7 @@ class Seen:
         return self.project(sent).unsqueeze(1)
 
 
-class Gated(nn.Module):
+class Gated(nn.Module, ABC):
     """g * attention to W_k P and W_v P, added to the layer's attention, for the prompts P that `tokens` gives."""
 
     def __init__(self, heads: Heads, gates: int, squash: bool, projections: tuple[Borrowed, Borrowed]) -> None:
@@ -35,9 +37,9 @@ class Gated(nn.Module):
         self.gate = nn.Parameter(torch.zeros(gates))
         self.heads, self.squash, self.projections = heads, squash, projections
 
+    @abstractmethod
     def tokens(self) -> Tensor:
         """P: [1 or B, length, D]."""
-        raise NotImplementedError
 
     def forward(self, attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q [B, H, T, d], k and v [B, H_kv, S, d] -> [B, H, T, d]."""

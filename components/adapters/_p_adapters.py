@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -80,7 +81,7 @@ class Subject:
         return torch.where(told, first, -1), torch.where(told, last + 1, -1)
 
 
-class Virtual(nn.Module):
+class Virtual(nn.Module, ABC):
     """Calls the host on tokens of its own, [B, P, d], among the embeddings E of the words; answers for E alone.
 
     A subclass makes them.
@@ -90,9 +91,9 @@ class Virtual(nn.Module):
         super().__init__()
         self.embed, self.length = embed, length
 
+    @abstractmethod
     def made(self, embeds: Tensor, mask: Tensor | None) -> Tensor:
         """The tokens for E [B, T, d] and its mask [B, T]: [B, P, d]."""
-        raise NotImplementedError
 
     def starts(self, ids: Tensor) -> Tensor:
         """The words [B, T] before which tokens stand, as many at each: [B, parts]; by default all before the first."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -21,15 +23,16 @@ class Trunk(nn.Module):
         return torch.tanh(self.down(self.table))
 
 
-class KeysAndValues(nn.Module):
-    """Calls attention with P more keys and values; `pairs` gives both, [P, 2, H_kv, d]."""
+class KeysAndValues(nn.Module, ABC):
+    """Calls attention with P more keys and values."""
 
     def __init__(self, heads: Heads) -> None:
         super().__init__()
         self.heads = heads
 
+    @abstractmethod
     def pairs(self) -> Tensor:
-        raise NotImplementedError
+        """Keys and values, [P, 2, H_kv, d]."""
 
     def forward(self, attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q [B, H, T, d], k and v [B, H_kv, S, d] -> [B, H, T, d]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +35,9 @@ class WrappingPart(AdapterPart):
         """The part inside."""
         return made(self.adapter, {"host": self.host, "layers": self.layers, "every": self.every})
 
+    @abstractmethod
     def over(self, on: Host) -> None:
         """Change the matrices of what the adapter inside has put on the host, `matrices(on)`."""
-        raise NotImplementedError
 
     def inject(self, on: Host) -> None:
         self.inner.inject(on)

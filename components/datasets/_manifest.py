@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -30,13 +31,13 @@ class Manifest(DatasetPart):
     def fields(self, base: Path) -> dict[str, str]:
         return dict(self.columns_)
 
+    @abstractmethod
     def records(self, path: Path) -> Iterable[Record]:
         """Every row as it is written.
 
         Raises:
             AssemblerError: the file cannot be read, or lacks a column.
         """
-        raise NotImplementedError
 
     def rows(self, base: Path) -> FileRows:
         self._check_kinds()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
 from assembler.ragged import Ragged, paired, parted
 
 
-class PictureTower(nn.Module):
+class PictureTower(nn.Module, ABC):
     """Reads pictures one by one: those of an image [B, C, H, W] or the frames of a video [B, F, C, H, W]."""
 
+    @abstractmethod
     def encode(self, image: Tensor) -> Tensor:
         """[N, C, H, W] -> tokens [N, T, D] or embeddings [N, D]."""
-        raise NotImplementedError
 
     def forward(self, pictures: Tensor | Ragged) -> Tensor | Ragged:
         pixels, mask = parted(pictures)
