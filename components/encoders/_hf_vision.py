@@ -9,7 +9,7 @@ from torch import Tensor
 
 from assembler.errors import told
 from components.encoders._frames import PictureTower
-from components.encoders._states import LayerMix
+from components.encoders._states import LayerMix, drop
 from components.encoders.hf_vision import Family, sides
 
 
@@ -37,6 +37,7 @@ class HfVisionTower(PictureTower):
         self.family, self.layer, self.pooled, self.front, self.keep = family, layer, pooled, front, prefix
         self.stretched = {} if family.any_size or size == own else {"interpolate_pos_encoding": True}
         self.mix = LayerMix(made.num_hidden_layers + 1) if mix else None
+        drop(self.model, family.unread(layer, pooled and not mix))
 
     def encode(self, image: Tensor) -> Tensor:
         states = self._states(image)

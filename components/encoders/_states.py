@@ -34,6 +34,22 @@ class LayerMix(nn.Module):
         return self.gamma * (stacked @ self.weights.softmax(0))
 
 
+def drop(model: nn.Module, names: Sequence[str]) -> None:
+    """Take these modules and parameters out of `model`, which its chosen output does not read; some may not be there.
+
+    An item of a list goes with those after it. What stays is all that learns and all that is kept in files.
+    """
+    for name in names:
+        path, _, last = name.rpartition(".")
+        parent = model.get_submodule(path)
+        if isinstance(parent, nn.ModuleList):
+            del parent[int(last) :]
+        elif last in parent._parameters:
+            parent._parameters[last] = None
+        elif last in parent._modules:
+            parent._modules[last] = None
+
+
 def place_exactly(
     model: nn.Module, state: dict[str, Tensor], prefixes: Sequence[str], name: str, optional: Sequence[str] = ()
 ) -> None:
@@ -64,7 +80,7 @@ def fill(model: Any, folder: Path, name: str, **options: Any) -> None:
     """Put a folder of transformers into `model`, a model of transformers made of the folder's config.
 
     transformers itself reads it, as it knows the names that older versions gave to tensors. `options` are what the
-    model was made with beside its config.
+    model was made with beside its config. The folder must hold the whole model, also what was dropped of it.
 
     Raises:
         AssemblerError: a tensor is missing or of another shape.
@@ -84,4 +100,5 @@ def fill(model: Any, folder: Path, name: str, **options: Any) -> None:
     for what in ("missing_keys", "mismatched_keys"):
         for key in sorted(map(str, report[what])):
             raise AssemblerError(f"{name}: {key} is {what.split('_')[0]}; give the weights of this very config")
-    model.load_state_dict(loaded.state_dict(), assign=True)
+    own, state = model.state_dict(), loaded.state_dict()
+    model.load_state_dict({key: state[key] for key in own}, assign=True)

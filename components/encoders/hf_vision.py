@@ -46,6 +46,12 @@ class Family:
     interpolation: str = "bicubic"
     any_size: bool = False
     options: tuple[tuple[str, Any], ...] = ()
+    unused: tuple[str, ...] = ()
+
+    def unread(self, layer: int | None, pooled: bool) -> list[str]:
+        """What no output reads, and what is not read for the state after block `layer` or the model's own pooling."""
+        later = [f"{self.layers}.{layer + 1}", *filter(None, [self.after])] if layer is not None else []
+        return [*self.unused, *later, *([self.head] if self.head and not pooled else [])]
 
 
 FAMILIES = {
@@ -55,7 +61,9 @@ FAMILIES = {
     "siglip_vision_model": Family(
         "SiglipVisionConfig", "SiglipVisionModel", "encoder.layers", 16, HALF, "", "post_layernorm", "head", prefix=0
     ),
-    "dinov2": Family("Dinov2Config", "Dinov2Model", "encoder.layer", 14, IMAGENET, any_size=True),
+    "dinov2": Family(
+        "Dinov2Config", "Dinov2Model", "encoder.layer", 14, IMAGENET, any_size=True, unused=("embeddings.mask_token",)
+    ),
     "dinov2_with_registers": Family(
         "Dinov2WithRegistersConfig",
         "Dinov2WithRegistersModel",
@@ -64,6 +72,7 @@ FAMILIES = {
         IMAGENET,
         registers=4,
         any_size=True,
+        unused=("embeddings.mask_token",),
     ),
     "vit": Family(
         "ViTConfig",
@@ -90,7 +99,8 @@ class HfVision(PictureEncoder, EncoderPart):
     mean over its tokens. A SigLIP 2 of one fixed size is a `siglip`. A video or the crops of a picture are read frame
     by frame. Pixels are scaled as the folder's preprocessor_config.json says, otherwise as the family's own are.
     Sources: arXiv 2103.00020, 2303.15343, 2304.07193, 2309.16588, 2010.11929. Parameters: those of transformers'
-    vision model for the config, ViT's without its pooler; with `mix` also layers + 2.
+    vision model for the config that the output reads: without blocks after `layer` and without a head, mask token or
+    last norm that it does not use; with `mix` also layers + 2.
     """
 
     type = "encoder.hf_vision"

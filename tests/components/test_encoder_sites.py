@@ -24,7 +24,7 @@ TEXT = "vocab_size: 40, max_position_embeddings: 9, intermediate_size: 32"
 ENCODERS = {
     "timm": (IMAGE, "timm, model: vit_tiny_patch16_224"),
     "open_clip": (IMAGE, f"open_clip, config: {TOWER}"),
-    "clip": (IMAGE, f"hf_vision, config: {{model_type: clip_vision_model, {SMALL}}}"),
+    "clip": (IMAGE, f"hf_vision, output: pooled, config: {{model_type: clip_vision_model, {SMALL}}}"),
     "siglip": (IMAGE, f"hf_vision, config: {{model_type: siglip_vision_model, {SMALL}}}"),
     "dinov2": (IMAGE, f"hf_vision, config: {{model_type: dinov2, {SMALL}}}"),
     "registers": (IMAGE, f"hf_vision, config: {{model_type: dinov2_with_registers, {SMALL}}}"),

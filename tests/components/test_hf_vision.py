@@ -132,3 +132,11 @@ def test_a_model_of_another_kind_and_weights_of_another_size_are_refused(saved, 
 
 def test_weights_that_are_not_here_leave_the_shape_open(tmp_path):
     assert str(graph_of(tmp_path).values["eyes"]) == "tokens [batch, ?, ?]"
+
+
+@pytest.mark.parametrize("name", ["clip_vision", "siglip", "siglip_vision", "registers", "vit"])
+@pytest.mark.parametrize("more", ["", "output: pooled", "layer: -2", "mix: true", "mix: true, output: pooled"])
+def test_it_holds_what_its_output_reads_and_no_more(name, more, saved):
+    eyes = compile_graph(graph_of(saved(name)[0], more=f", {more}" if more else "")).nodes["eyes"]
+    eyes(torch.randn(2, 3, 16, 16)).square().sum().backward()
+    assert [key for key, parameter in eyes.named_parameters() if parameter.grad is None] == []
