@@ -62,7 +62,7 @@ COMMON = [
 
 
 class TimmTower(PictureTower):
-    """A timm model without classifier, read as tokens or as timm's pooled features."""
+    """A timm model read as tokens, as timm's pooled features or, where it has `classes`, as its classifier's logits."""
 
     def __init__(
         self,
@@ -73,10 +73,11 @@ class TimmTower(PictureTower):
         output: str = "tokens",
         prefix: bool = False,
         mixed: int = 0,
+        classes: int = 0,
     ) -> None:
         super().__init__()
         sized: dict[str, Any] = {"img_size": size} if size else {}
-        self.tower: Any = timm.create_model(model, pretrained=False, num_classes=0, in_chans=channels, **sized)
+        self.tower: Any = timm.create_model(model, pretrained=False, num_classes=classes, in_chans=channels, **sized)
         self.layer, self.output, self.prefix = layer, output, prefix
         self.mix = LayerMix(mixed) if mixed else None
 
@@ -87,8 +88,8 @@ class TimmTower(PictureTower):
             (tokens,) = self._blocks(image, [self.layer])[1]
             return tokens
         x = self.tower.forward_features(image)  # [B, N, D], [B, D, h, w] or [B, h, w, D]
-        if self.output == "pooled":
-            return self.tower.forward_head(x, pre_logits=True)  # [B, D]
+        if self.output != "tokens":
+            return self.tower.forward_head(x, pre_logits=self.output == "pooled")  # [B, D] or [B, classes]
         return self._tokens(x)
 
     def _tokens(self, x: Tensor) -> Tensor:
@@ -116,7 +117,7 @@ class TimmTower(PictureTower):
 
 
 def load_tower(tower: Any, state: dict[str, Tensor], name: str) -> None:
-    """Put `state` into the tower; a classifier in it is left out, anything else must fit exactly."""
+    """Put `state` into the tower, which must fit exactly; a classifier in it is left out where the tower has none."""
     if any(key.startswith("features.") for key in state):
         state = to_timm(state)
     code = sys.modules[type(tower).__module__]
@@ -164,6 +165,7 @@ def facts(model: str) -> dict[str, Any]:
         "width": grid.shape[2],
         "reduction": reduction,
         "pooled": int(getattr(tower, "head_hidden_size", tower.num_features)),
+        "classes": int(cfg.get("num_classes") or 0),
         "layers": [[x.shape[1], height // x.shape[2]] for x in levels],
         "prefix": prefix,
         "fixed": fixed,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from assembler.bundle.manifest import Processor
 from assembler.errors import AssemblerError
@@ -28,15 +28,21 @@ class TimmEncoder(PictureEncoder, LayeredEncoder):
     `model` is a name of timm without its tag. `layer` takes the features after that block or stage, counted from 0 or
     from the end, instead of the last. `mix` gives gamma * sum_l softmax(w)_l h_l over the blocks of a model whose
     blocks are all of one size, the last as the model itself gives it; a stage trains it alone as NODE.mix.
-    `output: pooled` gives timm's own pooled features, of a mix the mean over its tokens. Class and register tokens are
-    left out unless `prefix`. A video or the crops of a picture are read frame by frame, into [B, F * T, width].
+    `output: pooled` gives timm's own pooled features, of a mix the mean over its tokens; `output: logits` what the
+    model's classifier says of its `classes`, as an embedding [B, classes]. Class and register tokens are left out
+    unless `prefix`. A video or the crops of a picture are read frame by frame, into [B, F * T, width].
     Weights: a safetensors file or folder in timm's layout, or for `mobilenetv2_100` also torchvision's. Source: timm
-    (R. Wightman, Apache-2.0). Parameters: those of the timm model without its classifier; with `mix` also blocks + 1.
+    (R. Wightman, Apache-2.0). Parameters: those of the timm model, without its classifier unless it gives logits; with
+    `mix` also blocks + 1.
     """
 
     type = "encoder.timm"
 
     model: str = Field(pattern=r"^[a-z][a-z0-9_]{0,99}$", description="timm's model name, such as mobilenetv2_100")
+    output: Literal["tokens", "pooled", "logits"] = Field(  # type: ignore[assignment]
+        "tokens", description="one token a place, their mean, or the classifier's logits"
+    )
+    classes: int | None = Field(None, ge=1, le=1_000_000, description="of the classifier; by default the model's own")
 
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
@@ -54,10 +60,19 @@ class TimmEncoder(PictureEncoder, LayeredEncoder):
             (spec("test_vit", prefix=True), None),
             (spec("test_vit", output="pooled"), None),
             (spec("test_resnet", output="pooled"), None),
+            (spec("test_resnet", output="logits", classes=7), None),
             (spec("test_vit", mix=True, prefix=True), None),
             (spec("test_efficientnet", film), None),
             (spec("test_vit", {**photo, "crops": 2}, output="pooled", mix=True), None),
         ]
+
+    @model_validator(mode="after")
+    def _classifier_of_the_end(self) -> Self:
+        if self.output == "logits" and (self.mix or self.layer is not None):
+            raise ValueError("`output: logits` is of the last layer; leave `layer` and `mix` out")
+        if self.classes is not None and self.output != "logits":
+            raise ValueError("`classes` is for `output: logits`; leave it out")
+        return self
 
     def _facts(self) -> dict[str, Any]:
         return facts_of(self.model)
@@ -84,6 +99,8 @@ class TimmEncoder(PictureEncoder, LayeredEncoder):
             if self.layer is not None:
                 raise WireError("in", "`output: pooled` is of the last layer; leave `layer` out, or take the tokens")
             return self.embedding_of(image, width if self.mix else facts["pooled"])
+        if self.output == "logits":
+            return self.embedding_of(image, self._classes(facts))
         height, length = image["height"], image["width"]
         if not isinstance(height, int) or not isinstance(length, int):
             return value("tokens", width=width)
@@ -93,6 +110,13 @@ class TimmEncoder(PictureEncoder, LayeredEncoder):
             )
         grid = grid_of(facts, step, height, length)
         return self.tokens_of(image, grid, width, facts["prefix"] if self.prefix else 0)
+
+    def _classes(self, facts: dict[str, Any]) -> int:
+        if self.output != "logits":
+            return 0
+        if not (self.classes or facts["classes"]):
+            raise WireError("in", f"{self.model} has no classifier of its own; say how many `classes` yours has")
+        return self.classes or int(facts["classes"])
 
     def _known_facts(self) -> dict[str, Any]:
         try:
@@ -111,7 +135,8 @@ class TimmEncoder(PictureEncoder, LayeredEncoder):
         facts = self._facts()
         size = (image.size("height"), image.size("width")) if facts["fixed"] else None
         mixed = len(facts["layers"]) if self.mix else 0
-        return TimmTower(self.model, image.size("channels"), size, self.layer, self.output, self.prefix, mixed)
+        knobs = (self.layer, self.output, self.prefix, mixed, self._classes(facts))
+        return TimmTower(self.model, image.size("channels"), size, *knobs)
 
     def place(self, module: nn.Module, state: dict[str, Tensor]) -> None:
         from components.encoders._timm import load_tower

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assembler.ragged import Ragged, masked_mean, parted
+from components._words import embedded
 
 LARGEST = math.log(100)
 
@@ -59,7 +60,7 @@ class TokenAlignmentLoss(nn.Module):
         shown, where = self.labels(parted(patches)[0], words, ids)  # [B, T]
         where = where if mask is None else where & mask
         used = F.one_hot(shown[where], ids.shape[0]).any(0)  # [words]
-        likeness = p[where] @ _unit(self.embedded(ids)).T / self.temperature  # [N, words]
+        likeness = p[where] @ _unit(embedded(self._lm[0], ids)).T / self.temperature  # [N, words]
         losses = F.cross_entropy(likeness.masked_fill(~used, -torch.inf), shown[where], reduction="sum")
         return {"loss": losses / where.sum().clamp(min=1), "tokens": p}
 
@@ -75,12 +76,6 @@ class TokenAlignmentLoss(nn.Module):
         chance = torch.where(where.unsqueeze(-1), chance, 0).softmax(-1)  # a softmax over nothing is no number
         drawn = torch.multinomial(chance.flatten(0, 1), 1).view(where.shape) if self.training else chance.argmax(-1)
         return rows.gather(-1, drawn.unsqueeze(-1)).squeeze(-1), where
-
-    @torch.no_grad()
-    def embedded(self, ids: Tensor) -> Tensor:
-        """The mean of the LLM's embeddings of each word's tokens: ids [W, S], padded with -1 -> [W, D]."""
-        table = self._lm[0].lm.get_input_embeddings()
-        return masked_mean(table(ids.clamp(min=0)).float(), ids >= 0)
 
 
 def _pooled(x: Tensor | Ragged) -> Tensor:

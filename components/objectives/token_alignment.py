@@ -12,6 +12,7 @@ from assembler.errors import AssemblerError
 from assembler.part import ObjectivePart, WireError
 from assembler.registry import register
 from assembler.values import Dim, Value, value
+from components._words import language_model, padded
 from components.projectors._base import token_count
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class TokenAlignment(ObjectivePart):
         return TokenAlignmentLoss(self.temperature, self.threshold, self.keep, self.sharpness)
 
     def bind(self, node: str, graph: Graph, modules: Mapping[str, nn.Module]) -> None:
-        modules[node].words_of(modules[_language_model(node, graph)])  # type: ignore[operator]
+        modules[node].words_of(modules[language_model(node, graph)])  # type: ignore[operator]
 
     def fake_extras(self, graph: Graph, batch: int) -> dict[str, Any]:
         import torch
@@ -89,24 +90,13 @@ class TokenAlignment(ObjectivePart):
         return {"ids": torch.arange(batch).unsqueeze(1)}
 
     def collator(self, node: str, graph: Graph) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-        import torch
-
-        column, lm = graph.column("word"), graph.parts[_language_model(node, graph)]
+        column, lm = graph.column("word"), graph.parts[language_model(node, graph)]
         tokenizer = lm.load_tokenizer(graph.base).backend_tokenizer  # type: ignore[attr-defined]
 
         def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
             found = [tokenizer.encode(row[column], add_special_tokens=False).ids for row in rows]
             if not all(found):
                 raise AssemblerError(f"{node}: the column {column} holds an empty word; give every row one")
-            longest = max(map(len, found))
-            return {"ids": torch.tensor([ids + [-1] * (longest - len(ids)) for ids in found])}
+            return {"ids": padded(found)}
 
         return collate
-
-
-def _language_model(node: str, graph: Graph) -> str:
-    """The LLM whose embeddings are the words'."""
-    found = [name for name in graph.objectives if hasattr(graph.parts[name], "load_tokenizer")]
-    if len(found) != 1:
-        raise AssemblerError(f"nodes.{node}: it needs the words of one LLM, and this graph has {len(found)}")
-    return found[0]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -105,3 +106,16 @@ def test_grey_images_use_one_channel_of_the_statistics():
     part = TimmEncoder(model="mobilenetv2_100")
     graph = graph_of("mobilenetv2_100", channels=1)
     assert len(part.processor(graph.parts["photo"], graph.base).mean) == 1
+
+
+def test_logits_are_those_of_timms_classifier(tmp_path):
+    torch.manual_seed(0)
+    model, image = timm.create_model("test_resnet", num_classes=7).eval(), torch.randn(2, 3, 64, 64)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    more = ', output: logits, classes: 7, weights: "file:model.safetensors"'
+    graph = graph_of("test_resnet", more=more, base=tmp_path)
+    with torch.no_grad():
+        assert torch.equal(compile_graph(graph).nodes["eyes"](image), model(image))
+    assert graph_of("test_resnet", more=", output: logits").values["eyes"]["width"] == 1000
+    problems = graph_of("vit_small_patch14_dinov2", 28, 28, more=", output: logits").problems
+    assert "no classifier of its own" in problems[0].message
