@@ -9,8 +9,10 @@ Example = tuple[dict[str, Any], int | None]
 
 WIDTH, INNER, LAYERS, HEADS, KV_HEADS, VOCABULARY = 32, 48, 2, 4, 2, 300
 """Of the tiny Llama: hidden size, the MLP's width, layers, heads, key and value heads, words."""
-VIT_WIDTH, VIT_INNER, VIT_LAYERS = 64, 192, 6
-"""Of timm's test_vit."""
+VIT_WIDTH, VIT_INNER, VIT_LAYERS, VIT_HEADS = 64, 192, 3, 2
+"""Of the tiny ViT: hidden size, the MLP's width, layers, heads."""
+TIMM_LAYERS = 6
+"""Of timm's test_vit, which is as wide as the tiny ViT and has q, k and v in one matrix."""
 BERT_WIDTH = 16
 """Of the tiny BERT."""
 
@@ -31,13 +33,27 @@ def on_llama(adapter: str, count: int | None, /, **options: Any) -> Example:
 
 
 def on_vit(adapter: str, count: int | None, /, **options: Any) -> Example:
-    """The adapter in timm's smallest vision transformer, and the parameters its formula gives there."""
-    nodes = {
-        "photo": {"type": "input.image", "size": [32, 32]},
-        "eyes": {"type": "encoder.timm", "model": "test_vit"},
+    """The adapter in a tiny ViT, and the parameters its formula gives there."""
+    config = {
+        "model_type": "vit", "hidden_size": VIT_WIDTH, "num_hidden_layers": VIT_LAYERS,
+        "num_attention_heads": VIT_HEADS, "intermediate_size": VIT_INNER, "image_size": 32, "patch_size": 16,
+    }  # fmt: skip
+    return _seeing({"type": "encoder.hf_vision", "config": config}, adapter, options), count
+
+
+def on_timm(adapter: str, count: int | None, /, model: str = "test_vit", **options: Any) -> Example:
+    """The adapter in a small model of timm, and the parameters its formula gives there."""
+    return _seeing({"type": "encoder.timm", "model": model}, adapter, options), count
+
+
+def _seeing(eyes: dict[str, Any], adapter: str, options: dict[str, Any]) -> dict[str, Any]:
+    """A picture before an encoder with the adapter."""
+    nodes = {"photo": {"type": "input.image", "size": [32, 32]}, "eyes": eyes}
+    return {
+        "nodes": nodes,
+        "edges": ["photo -> eyes"],
+        "adapters": {"part": {"type": adapter, "host": "eyes", **options}},
     }
-    part = {"type": adapter, "host": "eyes", **options}
-    return {"nodes": nodes, "edges": ["photo -> eyes"], "adapters": {"part": part}}, count
 
 
 def on_bert(adapter: str, count: int | None, **options: Any) -> Example:

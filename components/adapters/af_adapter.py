@@ -8,7 +8,7 @@ from pydantic import Field
 
 from assembler.part import AdapterPart
 from assembler.registry import register
-from components.adapters._examples import VIT_LAYERS, VIT_WIDTH, on_vit
+from components.adapters._examples import VIT_WIDTH, on_vit
 
 if TYPE_CHECKING:
     from assembler.adapters.host import Host
@@ -37,10 +37,10 @@ class AfAdapter(AdapterPart):
 
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
-        size = 32  # of a head of test_vit
+        size = 32  # of a head of the tiny ViT
         attention = 3 * (VIT_WIDTH * size + size) + size * VIT_WIDTH + VIT_WIDTH
         mlp = VIT_WIDTH * 5 + 5 + 5 * VIT_WIDTH + VIT_WIDTH
-        return [on_vit(cls.type, VIT_LAYERS // 2 * (attention + mlp), units=5, every=2)]
+        return [on_vit(cls.type, 2 * (attention + mlp), units=5, every=2)]
 
     @classmethod
     def small(cls) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class CloudAdapter(AdapterPart):
             on_vit(cls.type, VIT_LAYERS * layer + 2 * (full + 16 + 16) + 9 + 12 + 6 + 8, **options),
             on_vit(
                 cls.type,
-                2 * layer + 2 * (light + 16 + 16) + 3 + 12 + 6 + 8,
+                layer + 2 * (light + 16 + 16) + 3 + 12 + 6 + 8,
                 every=3,
                 filters="depthwise",
                 init="zero",

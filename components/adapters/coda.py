@@ -8,7 +8,7 @@ from pydantic import Field
 
 from assembler.part import AdapterPart
 from assembler.registry import register
-from components.adapters._examples import VIT_LAYERS, VIT_WIDTH, on_bert, on_vit
+from components.adapters._examples import VIT_WIDTH, on_bert, on_vit
 
 if TYPE_CHECKING:
     from assembler.adapters.host import Host, Layer
@@ -46,9 +46,9 @@ class Coda(AdapterPart):
             return 2 * d * 4 + 4 + d + d + 2 * d
 
         return [
-            on_vit(cls.type, VIT_LAYERS // 2 * each(VIT_WIDTH), size=4, every=2),
+            on_vit(cls.type, 2 * each(VIT_WIDTH), size=4, every=2),
             on_bert(cls.type, 2 * each(16), size=4, reduction=2, steps=8),
-            on_vit(cls.type, 2 * each(VIT_WIDTH), size=4, layers=[1, 4], attends="all"),
+            on_vit(cls.type, 2 * each(VIT_WIDTH), size=4, layers=[1, 2], attends="all"),
         ]
 
     @classmethod

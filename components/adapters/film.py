@@ -8,7 +8,7 @@ from pydantic import Field
 
 from assembler.part import AdapterPart
 from assembler.registry import register
-from components.adapters._examples import VIT_LAYERS, VIT_WIDTH, on_vit
+from components.adapters._examples import VIT_LAYERS, VIT_WIDTH, on_timm, on_vit
 
 if TYPE_CHECKING:
     from assembler.adapters.host import Host
@@ -33,10 +33,11 @@ class Film(AdapterPart):
 
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
-        convolved, _ = on_vit(cls.type, None, after="depthwise")
-        convolved["nodes"]["eyes"]["model"] = "test_efficientnet"
         channels = 24 + 128 + 192 + 256  # the stem, the filters of the last two blocks, and the head
-        return [on_vit(cls.type, 2 * (2 * VIT_LAYERS + 1) * VIT_WIDTH), (convolved, 2 * channels)]
+        return [
+            on_vit(cls.type, 2 * (2 * VIT_LAYERS + 1) * VIT_WIDTH),
+            on_timm(cls.type, 2 * channels, model="test_efficientnet", after="depthwise"),
+        ]
 
     def inject(self, on: Host) -> None:
         from assembler.adapters.tap import foldable

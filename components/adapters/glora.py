@@ -8,7 +8,7 @@ from pydantic import Field
 
 from assembler.part import AdapterPart
 from assembler.registry import register
-from components.adapters._examples import INNER, KV_HEADS, LAYERS, VIT_LAYERS, WIDTH, on_llama, on_vit
+from components.adapters._examples import INNER, KV_HEADS, LAYERS, TIMM_LAYERS, WIDTH, on_llama, on_timm
 
 if TYPE_CHECKING:
     from assembler.adapters.host import Host
@@ -52,7 +52,7 @@ class Glora(AdapterPart):
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
         low = 2 * 4 * (2 * (WIDTH + WIDTH) + 2 * (WIDTH + KV_HEADS * 8) + 3 * (WIDTH + INNER))
         shapes = [(64, 192), (64, 64), (64, 192), (192, 64)]
-        held = VIT_LAYERS * sum(2 * 2 * (i + o) + 2 * (i + 1) + 2 * o for i, o in shapes)
+        held = TIMM_LAYERS * sum(2 * 2 * (i + o) + 2 * (i + 1) + 2 * o for i, o in shapes)
         path = ["vector", "scalar", "none", "scalar", "none"]
         q = "layers.*.attn.q"
         return [
@@ -60,7 +60,7 @@ class Glora(AdapterPart):
             on_llama(
                 cls.type, WIDTH + 1 + WIDTH + WIDTH, sites=q, a="vector", b="vector", paths={"layers.1.attn.q": path}
             ),
-            on_vit(cls.type, held, rank=2),
+            on_timm(cls.type, held, rank=2),
         ]
 
     @classmethod

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from assembler.part import AdapterPart
 from assembler.registry import register
-from components.adapters._examples import INNER, KV_HEADS, LAYERS, VIT_INNER, VIT_LAYERS, VIT_WIDTH, on_llama, on_vit
+from components.adapters._examples import INNER, KV_HEADS, LAYERS, TIMM_LAYERS, VIT_INNER, VIT_WIDTH, on_llama, on_timm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ class Ia3(AdapterPart):
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
         return [
             on_llama(cls.type, LAYERS * (2 * KV_HEADS * 8 + INNER)),
-            on_vit(cls.type, VIT_LAYERS * (2 * VIT_WIDTH + VIT_INNER)),
+            on_timm(cls.type, TIMM_LAYERS * (2 * VIT_WIDTH + VIT_INNER)),
         ]
 
     def inject(self, on: Host) -> None:

@@ -44,8 +44,8 @@ class KAdapter(AdapterPart):
         tap = d * h + h + 4 * (h * h + h) + 4 * h + 2 * h * f + f + h + h * d + d
         options: dict[str, Any] = {"size": h, "inner": f, "heads": 2, "depth": 1}
         return [
-            on_vit(cls.type, 2 * tap + 2 * d * d + d, taps=[0, 3], **options),
-            on_vit(cls.type, tap + d * d + d, taps=[5], join="add", **options),
+            on_vit(cls.type, 2 * tap + 2 * d * d + d, taps=[0, 2], **options),
+            on_vit(cls.type, tap + d * d + d, taps=[2], join="add", **options),
         ]
 
     @classmethod

@@ -38,10 +38,10 @@ class Layra(AdapterPart):
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
         llama = 4 * (2 * (WIDTH + WIDTH) + 2 * (WIDTH + KV_HEADS * 8) + 3 * (WIDTH + INNER))
-        vit = 2 * (VIT_WIDTH + 3 * VIT_WIDTH + 2 * VIT_WIDTH + 2 * (VIT_WIDTH + VIT_INNER))
+        vit = 2 * (4 * 2 * VIT_WIDTH + 2 * (VIT_WIDTH + VIT_INNER))
         return [
             on_llama(cls.type, llama, rank=4, first=1, last=0),
-            on_vit(cls.type, 3 * vit, rank=2, first=2, last=1),
+            on_vit(cls.type, 2 * vit, rank=2, first=1, last=1),
         ]
 
     @classmethod

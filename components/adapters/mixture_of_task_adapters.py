@@ -44,7 +44,7 @@ class MixtureOfTaskAdapters(NumberedPart):
 
         return [
             on_llama(cls.type, count(LAYERS, WIDTH), tasks=3, size=4),
-            on_vit(cls.type, count(3, VIT_WIDTH), tasks=3, size=4, top_k=2, every=2),
+            on_vit(cls.type, count(2, VIT_WIDTH), tasks=3, size=4, top_k=2, every=2),
         ]
 
     @classmethod

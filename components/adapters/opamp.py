@@ -40,7 +40,7 @@ class Opamp(AdapterPart):
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
         return [
             on_llama(cls.type, LAYERS * 4 * 4 * (WIDTH + KV_HEADS * 8), size=4, every=1),
-            on_vit(cls.type, 3 * 4 * 2 * 2 * VIT_WIDTH, size=2),
+            on_vit(cls.type, 2 * 4 * 2 * 2 * VIT_WIDTH, size=2),
         ]
 
     @classmethod

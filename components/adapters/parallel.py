@@ -42,8 +42,8 @@ class Parallel(AdapterPart):
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
         return [
             on_llama(cls.type, LAYERS * 2 * (2 * WIDTH * 8 + 8 + WIDTH), size=8, beside=["attn", "mlp"]),
-            on_vit(cls.type, 3 * (2 * 64 * 4 + 4 + 64), size=4, every=2, reads="stream"),
-            on_vit(cls.type, 6 * (2 * 64 * 4 + 4 + 64 + 2 * 64) + 2 * 64, size=4, norms="all"),
+            on_vit(cls.type, 2 * (2 * 64 * 4 + 4 + 64), size=4, every=2, reads="stream"),
+            on_vit(cls.type, 3 * (2 * 64 * 4 + 4 + 64 + 2 * 64) + 2 * 64, size=4, norms="all"),
         ]
 
     @classmethod

@@ -38,7 +38,7 @@ class Pfeiffer(AdapterPart):
         return [
             on_llama(cls.type, LAYERS * (2 * WIDTH * 8 + 8 + WIDTH), reduction=4),
             on_vit(cls.type, 2 * 64 * 4 + 4 + 64 + 64, layers=[0], scale="channel"),
-            on_vit(cls.type, 3 * (2 * 64 * 4 + 4 + 64), every=2),
+            on_vit(cls.type, 2 * (2 * 64 * 4 + 4 + 64), every=2),
         ]
 
     @classmethod

@@ -80,11 +80,16 @@ def test_it_brings_an_example(name):
     assert PARTS[name].examples(), f"{name} has no examples(); add one small spec, so that the matrix can run it"
 
 
+@pytest.fixture(scope="module")
+def schema() -> dict:
+    return spec_schema()
+
+
 @every_part
-def test_its_docstring_gives_its_parameters_and_its_schema_describes_every_key(name):
+def test_its_docstring_gives_its_parameters_and_its_schema_describes_every_key(name, schema):
     cls = PARTS[name]
     assert re.search(r"Parameters: \S", cls.__doc__ or ""), f"{name}: the docstring has no `Parameters:` formula"
-    assert name in spec_schema()["$defs"]
+    assert name in schema["$defs"]
 
 
 @every_example
