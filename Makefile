@@ -11,9 +11,12 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/python -m assembler.demo
 
+# Bytecode is kept: otherwise each of the many processes that the tests start would compile the package anew.
+TESTING := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+
 test: .venv/ready
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/ui
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest tests/ui
+	$(TESTING) $(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/ui
+	$(TESTING) $(BIN)/python -m pytest tests/ui
 
 lint: .venv/ready
 	$(BIN)/ruff check .

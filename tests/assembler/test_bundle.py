@@ -4,8 +4,10 @@ import contextlib
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import onnx
@@ -52,11 +54,12 @@ TINY = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+SHALLOW = {**TINY, "num_hidden_layers": 1}
 LMS = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**TINY)),
-    "llama_tied": lambda: LlamaForCausalLM(LlamaConfig(**TINY, tie_word_embeddings=True)),
-    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**TINY)),
-    "gemma": lambda: GemmaForCausalLM(GemmaConfig(**TINY, head_dim=16)),
+    "llama_tied": lambda: LlamaForCausalLM(LlamaConfig(**SHALLOW, tie_word_embeddings=True)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHALLOW)),
+    "gemma": lambda: GemmaForCausalLM(GemmaConfig(**SHALLOW, head_dim=16)),
     "gemma2_sliding": lambda: Gemma2ForCausalLM(Gemma2Config(**TINY, head_dim=16, sliding_window=4)),
     "gpt2": lambda: GPT2LMHeadModel(
         GPT2Config(vocab_size=VOCAB, n_embd=64, n_layer=2, n_head=4, n_positions=128, bos_token_id=1, eos_token_id=2)
@@ -78,12 +81,23 @@ def session(path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """An LM's name -> (torch LM, the file of its graph), which is traced once."""
+
+    @cache
+    def made(name: str):
+        lm, path = build(name), tmp_path_factory.mktemp(name) / "decoder.onnx"
+        export_decoder(lm, path)
+        return lm, path
+
+    return made
+
+
 @pytest.fixture(scope="module", params=list(LMS))
-def decoder(request, tmp_path_factory):
+def decoder(request, exported):
     """(torch LM, session of its graph)."""
-    lm = build(request.param)
-    path = tmp_path_factory.mktemp(request.param) / "decoder.onnx"
-    export_decoder(lm, path)
+    lm, path = exported(request.param)
     return lm, session(path)
 
 
@@ -198,31 +212,30 @@ def test_large_weights_go_beside_the_graph(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 @torch.no_grad()
-def test_quantised_decoder_is_smaller_and_near(tmp_path, name):
-    lm = build(name)
-    export_decoder(lm, tmp_path / "decoder.onnx")
+def test_quantised_decoder_is_smaller_and_near(exported, tmp_path, name):
+    lm, whole = exported(name)
     embeds = lm.get_input_embeddings()(torch.arange(6)[None])
     mask = torch.ones(1, 6, dtype=torch.long)
-    expected, size = torch_logits(lm, embeds, mask), (tmp_path / "decoder.onnx").stat().st_size
+    expected, size = torch_logits(lm, embeds, mask), whole.stat().st_size
     for precision, limit in {"int8": 0.05, "int4": 0.6}.items():
         path = tmp_path / f"{precision}.onnx"
-        quantize(tmp_path / "decoder.onnx", path, precision, skip=[])
+        quantize(whole, path, precision, skip=[])
         row = compare(precision, expected, step(session(path), embeds, mask, None)[0], limit)
         assert row["ok"], row
         assert path.stat().st_size < size
         size = path.stat().st_size
 
 
-def test_quantise_keeps_what_it_is_told_to_skip(tmp_path):
-    export_decoder(build("llama"), tmp_path / "decoder.onnx")
+def test_quantise_keeps_what_it_is_told_to_skip(exported, tmp_path):
+    _, whole = exported("llama")
 
     def floating(skip: list[str]) -> int:
-        quantize(tmp_path / "decoder.onnx", tmp_path / "out.onnx", "int8", skip)
+        quantize(whole, tmp_path / "out.onnx", "int8", skip)
         return sum(node.op_type == "MatMul" for node in onnx.load(tmp_path / "out.onnx").graph.node)
 
     assert floating(["lm.lm_head"]) == floating([]) + 1
     with pytest.raises(AssemblerError, match="matches no matrix"):
-        quantize(tmp_path / "decoder.onnx", tmp_path / "out.onnx", "int8", ["no_such_layer"])
+        quantize(whole, tmp_path / "out.onnx", "int8", ["no_such_layer"])
 
 
 class Encoder(nn.Module):
@@ -241,11 +254,11 @@ PROCESSOR = ImageProcessor(size=(8, 8), mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2", "gemma2_sliding"])
-def served(request, tmp_path_factory):
+def served(request, exported, tmp_path_factory):
     """(torch LM, torch encoder, the bundle of both)."""
     folder = tmp_path_factory.mktemp("bundle")
-    lm, encoder = build(request.param), Encoder().eval()
-    export_decoder(lm, folder / "decoder.onnx")
+    (lm, decoder), encoder = exported(request.param), Encoder().eval()
+    shutil.copyfile(decoder, folder / "decoder.onnx")
     export_embedding(lm.get_input_embeddings(), folder / "embedding.onnx")
     sample = torch.zeros(2, 3, 8, 8)
     export_graph(encoder, (sample,), folder / "photo.onnx", ["photo"], ["features"], {"photo": {0: "batch"}})

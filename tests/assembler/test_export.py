@@ -23,6 +23,9 @@ from assembler.runs import load_run
 ROOT = Path(__file__).parents[2]
 
 
+pytestmark = pytest.mark.usefixtures("traces")
+
+
 @pytest.fixture(scope="module")
 def bundle(unbroken, tmp_path_factory):
     """(folder of the fp32 bundle, its parity report)."""

@@ -59,6 +59,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+pytestmark = pytest.mark.usefixtures("traces")
+
+
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory):
     return check(parse(SPEC, tmp_path_factory.mktemp("variants") / "spec.yaml")).require()

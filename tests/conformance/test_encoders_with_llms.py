@@ -4,23 +4,17 @@ Each pair goes the whole way through `export`. A graph of the same module with t
 pairs that have it, since tracing is what takes the time.
 """
 
-import hashlib
-import os
-import shutil
 import zlib
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-import assembler.export as exporting
 from assembler.bundle.runtime import Bundle
 from assembler.check import check
 from assembler.compile import Assembly, compile_graph
 from assembler.evaluate import TorchAnswers
 from assembler.export import export
-from assembler.files import aside
 from assembler.parity import samples
 from assembler.spec import Document, Spec
 from tests.conformance.rows import row_of
@@ -116,34 +110,7 @@ def stir(assembly: Assembly) -> None:
                 parameter.copy_(0.1 * draw)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def traced_once(tmp_path_factory):
-    """`export_graph` and `export_decoder` with a memory for what they have traced, which all workers of a run share."""
-    own = tmp_path_factory.getbasetemp()
-    made = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "traced"
-    made.mkdir(exist_ok=True)
-
-    def remembering(trace):
-        def run(module: nn.Module, *args):
-            path = next(x for x in args if isinstance(x, Path))
-            digest = hashlib.sha256(repr((trace.__name__, module, path.name)).encode())
-            for key, tensor in module.state_dict(keep_vars=True).items():
-                digest.update(key.encode() + tensor.detach().numpy().tobytes())
-            kept = made / digest.hexdigest()
-            if kept.exists():
-                shutil.copyfile(kept, path)
-                return
-            trace(module, *args)
-            with aside(kept) as draft:
-                shutil.copyfile(path, draft)
-
-        return run
-
-    patch = pytest.MonkeyPatch()
-    for name in ("export_graph", "export_decoder"):
-        patch.setattr(exporting, name, remembering(getattr(exporting, name)))
-    yield
-    patch.undo()
+pytestmark = pytest.mark.usefixtures("traces")
 
 
 def test_there_are_enough_of_them():

@@ -11,6 +11,7 @@ from assembler.check import check
 from assembler.compile import compile_graph
 from assembler.export import export
 from assembler.spec import parse
+from tests.tracing import traced_once
 
 SPEC = """
 assembler: 1
@@ -46,7 +47,8 @@ def make(folder: Path, width: int) -> Path:
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("served")
-    return {"in_place": make(root / "in_place", 64), "grows": make(root / "grows", 32)}
+    with traced_once(tmp_path_factory):
+        return {"in_place": make(root / "in_place", 64), "grows": make(root / "grows", 32)}
 
 
 @pytest.fixture(scope="session", params=["in_place", "grows"])
