@@ -22,8 +22,8 @@ nodes:
   film: {type: input.video, frames: 4, size: [32, 32]}
   page: {type: input.image, size: [32, 32], crops: 3}
   cloud: {type: input.points, points: 48}
-  eyes: {type: encoder.timm, model: test_efficientnet}
-  lens: {type: encoder.timm, model: test_vit, output: pooled}
+  eyes: {type: encoder.hf_vision, config: {model_type: siglip_vision_model, SMALL}}
+  lens: {type: encoder.hf_vision, output: pooled, config: {model_type: vit, SMALL}}
   hand: {type: encoder.point_transformer, groups: 8, neighbours: 4, width: 16, depth: 1, heads: 2}
   still: {type: projector.temporal_pool}
   a: {type: projector.linear}
@@ -32,7 +32,7 @@ nodes:
   talk:
     type: backbone.causal_lm
     arch: llama
-    config: {vocab_size: 300, hidden_size: 32, intermediate_size: 48, num_hidden_layers: 2, num_attention_heads: 4}
+    config: {vocab_size: 300, hidden_size: 32, intermediate_size: 48, num_hidden_layers: 1, num_attention_heads: 4}
     prompt: "{film} {page} {cloud} {answer}"
     max_new_tokens: 6
 edges:
@@ -47,6 +47,8 @@ edges:
   - hand -> c
   - c -> talk.cloud
 """
+SMALL = "hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 32, "
+SMALL += "image_size: 32, patch_size: 16"
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def files(tmp_path_factory) -> list[dict[str, Path]]:
 
 
 def test_the_bundle_answers_as_torch_does_whatever_the_lengths(files, tmp_path):
-    graph = check(parse(SPEC, tmp_path / "spec.yaml"))
+    graph = check(parse(SPEC.replace("SMALL", SMALL), tmp_path / "spec.yaml"))
     assembly = compile_graph(graph)
     kinds = {"film": "video", "page": "image", "cloud": "points"}
     rows = [{**{name: READERS[kinds[name]](path) for name, path in row.items()}, "answer": "yes"} for row in files]

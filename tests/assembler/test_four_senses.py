@@ -27,22 +27,22 @@ nodes:
   sound: {type: input.audio, seconds: 0.5}
   cloud: {type: input.points, points: 32}
   cell: {type: input.expression, genes: [G0, G1, G2, G3, G4, G5]}
-  eyes: {type: encoder.hf_vision, config: {model_type: siglip_vision_model, hidden_size: 16, num_hidden_layers: 2,
+  eyes: {type: encoder.hf_vision, config: {model_type: siglip_vision_model, hidden_size: 16, num_hidden_layers: 1,
          num_attention_heads: 2, image_size: 16, patch_size: 8, intermediate_size: 32,
          vision_use_head: false}}
-  ears: {type: encoder.whisper, config: {d_model: 16, encoder_ffn_dim: 32, encoder_layers: 2, num_mel_bins: 80,
+  ears: {type: encoder.whisper, config: {d_model: 16, encoder_ffn_dim: 32, encoder_layers: 1, num_mel_bins: 80,
          encoder_attention_heads: 2, max_source_positions: 50}}
-  hand: {type: encoder.point_transformer, groups: 8, neighbours: 4, width: 16, depth: 2, heads: 2, drop_path: 0}
-  nose: {type: encoder.scmamba, width: 18, depth: 2, state: 3, output: pooled}
+  hand: {type: encoder.point_transformer, groups: 8, neighbours: 4, width: 16, depth: 1, heads: 2, drop_path: 0}
+  nose: {type: encoder.scmamba, width: 18, depth: 1, state: 3, output: pooled}
   talk:
     type: backbone.causal_lm
     arch: llama
-    config: {vocab_size: 300, hidden_size: 32, intermediate_size: 48, num_hidden_layers: 2, num_attention_heads: 4}
+    config: {vocab_size: 300, hidden_size: 32, intermediate_size: 48, num_hidden_layers: 1, num_attention_heads: 4}
     prompt: "{photo} {sound} {cloud} {cell} {answer}"
     max_new_tokens: 4
 """
 WIRES = {"photo": "eyes", "sound": "ears", "cloud": "hand", "cell": "nose"}
-SPEC = NODES + "".join(f"  to_{source}: {{type: projector.mlp, depth: 2}}\n" for source in WIRES) + "edges:\n"
+SPEC = NODES + "".join(f"  to_{source}: {{type: projector.mlp, depth: 1}}\n" for source in WIRES) + "edges:\n"
 SPEC += "".join(
     f"  - {source} -> {part}\n  - {part} -> to_{source}\n  - to_{source} -> talk.{source}\n"
     for source, part in WIRES.items()

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -148,14 +149,17 @@ def test_two_thousand_hostile_requests_do_no_harm(server, folders, caplog):
 
     def send(client_number: int) -> list[str]:
         drawn, wrong = random.Random(client_number), []
-        with httpx.Client(base_url=server.url, timeout=30, headers={"content-type": "application/json"}) as client:
-            for _ in range(COUNT // CLIENTS):
-                body = hostile(drawn, server.port, files)
-                answer = client.post("/v1/chat/completions", content=body)
-                told = answer.status_code == 200 or answer.json()["error"]["message"]
-                leaks = [word for word in ("Traceback", "site-packages", tempfile.gettempdir()) if word in answer.text]
-                if answer.status_code not in HARMLESS or leaks or not told:
-                    wrong.append(f"{answer.status_code} {answer.text[:300]} to {body[:300]!r}")
+        line = HTTPConnection("127.0.0.1", server.port, timeout=30)  # lighter than httpx, which takes half of the time
+        for _ in range(COUNT // CLIENTS):
+            body = hostile(drawn, server.port, files)
+            line.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+            answer = line.getresponse()
+            text = answer.read().decode()
+            told = answer.status == 200 or json.loads(text)["error"]["message"]
+            leaks = [word for word in ("Traceback", "site-packages", tempfile.gettempdir()) if word in text]
+            if answer.status not in HARMLESS or leaks or not told:
+                wrong.append(f"{answer.status} {text[:300]} to {body[:300]!r}")
+        line.close()
         return wrong
 
     post = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": messages(0), "max_tokens": 1})

@@ -8,6 +8,7 @@ import shutil
 import socket
 import threading
 import time
+from functools import cache
 
 import httpx
 import numpy as np
@@ -136,6 +137,7 @@ def test_a_request_keeps_its_id(server):
     assert answer.headers["x-request-id"] == "abc" and "x-request-id" in httpx.get(f"{server.url}/none").headers
 
 
+@cache
 def bomb() -> str:
     file = io.BytesIO()
     from PIL import Image
