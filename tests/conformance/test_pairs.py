@@ -17,10 +17,10 @@ from assembler.registry import parts
 from assembler.spec import Document, Spec
 from tests.conformance.rows import row_of
 
-SIZES = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+SIZES = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
 SIZES |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "pad_token_id": 0}
 LMS = {arch: SIZES for arch in ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi", "olmo2", "gpt_neox")}
-LMS |= {"gpt2": {"vocab_size": 300, "n_embd": 32, "n_layer": 2, "n_head": 2}}
+LMS |= {"gpt2": {"vocab_size": 300, "n_embd": 32, "n_layer": 1, "n_head": 2}}
 
 
 def triples() -> list[tuple[dict, dict, str]]:
