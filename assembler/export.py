@@ -109,7 +109,7 @@ def export(
     apart = take_apart(assembly, node, switch, lambda: reference_of(answers, rows[:SAMPLES]))
     with peaks_of(assembly.nodes[node]) as peaks:
         reference = reference_of(answers, rows[:SAMPLES])
-    reach = reach_of(answers, rows[:SAMPLES]) if precisions.cache else None
+    reach = _reach(node, answers, rows[:SAMPLES], precisions)
     _merge(graph, assembly)
     out.parent.mkdir(parents=True, exist_ok=True)
     clear_drafts(out)
@@ -128,6 +128,20 @@ def export(
         write_page(draft / "parity.html", report, read_manifest(draft))
         seal(draft)
     return report
+
+
+def _reach(node: str, answers: TorchAnswers, rows: Sequence[Row], precisions: Precisions) -> list[Reach] | None:
+    """How far keys and values reach in each layer, where they are to be kept in 8 bits."""
+    if precisions.cache is None:
+        return None
+    lm: Any = answers.assembly.nodes[node].lm
+    shape = architecture_of(lm.config.get_text_config())
+    if isinstance(shape, str):
+        raise ExportRefused(f"{node}: only decoders that are written directly keep a cache in 8 bits; {shape}")
+    if precisions.decoder in ("fp16", "bf16"):
+        found = precisions.decoder
+        raise ExportRefused(f"{node}: a cache of 8 bits is for decoders that compute in float32, not {found}")
+    return reach_of(answers, rows)
 
 
 def _merge(graph: Graph, assembly: Assembly) -> None:
@@ -204,18 +218,15 @@ def _write_lm(
     switched = {path for adapter in apart for path in adapter.factors}
     writer = decoder_writer(lm, precision, lambda: carried(graph, node), switched, peaks, reach)
     if isinstance(writer, DecoderWriter):
-        if reach is not None and precision in ("fp16", "bf16"):
-            raise ExportRefused(f"{node}: a cache of 8 bits is for decoders that compute in float32, not {precision}")
         writer.write(folder)
         files = {adapter.name: f"{adapter.name}{SUFFIX}" for adapter in apart}
         for adapter in apart:
             write_adapter(folder / files[adapter.name], adapter.factors, writer.real)
         held = None if reach is None else "int8"
-        positions = min(writer.shape.positions, LONGEST)
         return {
             "cache": "in_place",
             "held": held,
-            "positions": positions,
+            "positions": min(writer.shape.positions, LONGEST),
             "origin": "written: " + writer.note,
             "adapters": files,
         }

@@ -108,7 +108,8 @@ class PromptedLM(nn.Module):
         cache = DynamicCache()
         known = cache_argument(self.lm, cache)
         self.lm(inputs_embeds=embeds, attention_mask=mask, position_ids=positions(mask), **known, logits_to_keep=1)
-        return [(layer.keys, layer.values) for layer in cache.layers], mask
+        layers: list[Any] = cache.layers
+        return [(layer.keys, layer.values) for layer in layers], mask
 
     def generate_ids(
         self,

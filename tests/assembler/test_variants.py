@@ -169,6 +169,15 @@ def test_a_cache_of_8_bits_is_refused_beside_halves(graph, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_cache_of_8_bits_is_refused_where_there_are_no_keys(tmp_path):
+    mamba = "arch: mamba\n    config: {vocab_size: 300, hidden_size: 32, state_size: 4, num_hidden_layers: 1}"
+    start, end = SPEC.index("arch: llama"), SPEC.index("\n    max_new_tokens")
+    graph = check(parse(SPEC[:start] + mamba + SPEC[end:], tmp_path / "spec.yaml")).require()
+    with pytest.raises(AssemblerError, match="talk: "):
+        export(graph, compile_graph(graph), tmp_path / "out", Precisions("fp32", cache="int8"), [ROW])
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("text", "decoder", "slots", "cache"),
     [
