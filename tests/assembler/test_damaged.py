@@ -3,6 +3,7 @@
 import gc
 import resource
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,7 @@ def damaged(draw) -> bytes:
     """The spec with some keys dropped, values swapped, and then perhaps some bytes."""
     import io
 
-    tree = YAML(typ="safe").load(SPEC)
+    tree = deepcopy(TREE)
     for _ in range(draw(st.integers(1, 4))):
         *parents, last = draw(st.sampled_from(PLACES))
         inner = tree
@@ -143,7 +144,7 @@ def test_a_damaged_spec_has_located_problems(data, tmp_path_factory):
 @pytest.mark.parametrize("wrong", [None, True, -1, 1.5, 10**30, "a", [], {}], ids=str)
 def test_a_wrong_value_at_any_place_has_located_problems(wrong, tmp_path):
     for *parents, last in PLACES:
-        tree = YAML(typ="safe").load(SPEC)
+        tree = deepcopy(TREE)
         inner = tree
         for key in parents:
             inner = inner[key]
