@@ -15,8 +15,8 @@ demo: .venv/ready
 TESTING := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 test: .venv/ready
-	$(TESTING) $(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/ui
-	$(TESTING) $(BIN)/python -m pytest tests/ui
+	$(TESTING) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not browser"
+	$(TESTING) $(BIN)/python -m pytest tests/ui -m browser
 
 lint: .venv/ready
 	$(BIN)/ruff check .
