@@ -6,16 +6,16 @@ import numpy as np
 import torch
 
 from assembler.batches import Batches
-from assembler.compile import compile_graph, inference
+from assembler.compile import Assembly, compile_graph, inference
 from assembler.graph import Graph
 from assembler.rows import Rows
 
 BATCH = 32
 
 
-def features(graph: Graph, node: str, *sides: Rows) -> list[np.ndarray]:
-    """Of each side the node's values, flat: [rows, features]."""
-    assembly, batches = compile_graph(graph), Batches(graph)
+def features(graph: Graph, node: str, *sides: Rows, assembly: Assembly | None = None) -> list[np.ndarray]:
+    """Of each side the node's values, flat: [rows, features]; `assembly` is the graph's, where it is made already."""
+    assembly, batches = assembly or compile_graph(graph), Batches(graph)
 
     def one(rows: Rows, start: int) -> torch.Tensor:
         batch = batches.samples(rows[start : start + BATCH])
