@@ -69,12 +69,12 @@ class HfText(EncoderPart):
     encoder, and the LLMs Llama, Mistral and Qwen without their head. A text is cut to `length` tokens; padding is in no
     attention and no mean. `output: pooled` with `pool` takes the mean of the real tokens, the first one's or, of an
     LLM, the last one's; `normalise` brings it to length 1, as models of sentence-transformers want it. `output: word`
-    gives the logits [B, vocabulary] of the model's own words at the first [MASK] of the text, for `head.word`. The
-    blocks after `layer` are not built. With `pretrain` it has the model's head for masked words, and a stage whose
-    `objectives` name this node learns by guessing: of the real tokens, or with `whole_words` of the words, the share
-    `hide` is chosen; eight in ten of them are read as [MASK], one as any token and one as it is, and the loss is the
-    mean cross-entropy of the true ones, in all rows or those where the data column `domain` is 1. Source: arXiv
-    1810.04805 (BERT), 1908.10084 (pooling).
+    gives the logits [B, vocabulary] of the model's own words at the first [MASK] of the text, or else its first token,
+    for `head.word`. The blocks after `layer` are not built. With `pretrain` it has the model's head for masked words,
+    and a stage whose `objectives` name this node learns by guessing: of the real tokens, or with `whole_words` of the
+    words, the share `hide` is chosen; eight in ten of them are read as [MASK], one as any token and one as it is, and
+    the loss is the mean cross-entropy of the true ones, in all rows or those where the data column `domain` is 1.
+    Source: arXiv 1810.04805 (BERT), 1908.10084 (pooling).
     Parameters: those of transformers' model for the config, without its pooler; with `mix` also layers + 2, with
     `pretrain` or `output: word` those of the head, whose last matrix is the embeddings.
     """
