@@ -141,7 +141,7 @@ def _reach(node: str, answers: TorchAnswers, rows: Sequence[Row], precisions: Pr
     if precisions.decoder in ("fp16", "bf16"):
         found = precisions.decoder
         raise ExportRefused(f"{node}: a cache of 8 bits is for decoders that compute in float32, not {found}")
-    return reach_of(answers, rows)
+    return reach_of(answers, rows, shape.rotary)
 
 
 def _merge(graph: Graph, assembly: Assembly) -> None:

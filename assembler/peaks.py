@@ -42,18 +42,18 @@ def peaks_of(prompted: Any) -> Iterator[dict[str, np.ndarray]]:
             hook.remove()
 
 
-def reach_of(answers: TorchAnswers, rows: Sequence[Row]) -> list[Reach]:
+def reach_of(answers: TorchAnswers, rows: Sequence[Row], rotary: bool) -> list[Reach]:
     """How far keys and values reach in each layer, for prompts and right answers.
 
     A rotary embedding turns channels i and i + d/2 of a head about each other by any angle: both reach as far as the
-    two together.
+    two together. What stands in the padding counts for nothing.
     """
     layers, mask = answers.cached(rows)
-    real = mask.bool()[:, None, :, None]
+    padding = ~mask.bool()[:, None, :, None]
     found = []
     for keys, values in layers:
-        first, second = keys.chunk(2, -1)
-        turned = torch.hypot(first, second).repeat(1, 1, 1, 2)
-        largest = [(x.abs() * real).amax((0, 2)).flatten().float().cpu().numpy() for x in (turned, values)]
+        turned = torch.hypot(*keys.chunk(2, -1)).repeat(1, 1, 1, 2) if rotary else keys
+        largest = [x.abs().masked_fill(padding, 0).amax((0, 2)).flatten() for x in (turned, values)]
+        largest = [x.float().cpu().numpy() for x in largest]
         found.append((largest[0], largest[1]))
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from assembler.bundle.manifest import TextProcessor
 from assembler.errors import AssemblerError
 
 if TYPE_CHECKING:
@@ -23,6 +24,20 @@ def language_model(node: str, graph: Graph) -> str:
     if len(found) != 1:
         raise AssemblerError(f"nodes.{node}: it needs the words of one LLM, and this graph has {len(found)}")
     return found[0]
+
+
+def text_processor(node: str, graph: Graph, why: str) -> tuple[str, TextProcessor]:
+    """The node that `node` reads, and how that one's texts become tokens.
+
+    Raises:
+        AssemblerError: it reads no text; `why` ends the sentence.
+    """
+    (edge,) = graph.incoming[node]
+    source = graph.parts[edge.source]
+    processor = source.processor(source, graph.base)
+    if not isinstance(processor, TextProcessor):
+        raise AssemblerError(f"{node}: {edge.source} reads no text, {why}")
+    return edge.source, processor
 
 
 def inside_text(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

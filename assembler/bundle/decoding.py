@@ -103,7 +103,7 @@ def attention(held: Held | None) -> Iterator[None]:
         yield
     finally:
         if not chosen:
-            del os.environ[PLAIN_ATTENTION]
+            os.environ.pop(PLAIN_ATTENTION, None)  # another thread may have been here
 
 
 class Growing(Decoding):

@@ -14,6 +14,7 @@ from assembler.errors import AssemblerError
 from assembler.part import ObjectivePart
 from assembler.registry import register
 from assembler.values import Dim, Value, value
+from components._words import text_processor
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,12 +66,8 @@ class Dependency(ObjectivePart):
         return {key: torch.zeros(batch, 1, dtype=torch.long) for key in self.extras}
 
     def collator(self, node: str, graph: Graph) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-        (edge,) = graph.incoming[node]
-        encoder = graph.parts[edge.source]
-        processor = encoder.processor(encoder, graph.base)
-        if not isinstance(processor, TextProcessor):
-            raise AssemblerError(f"{node}: {edge.source} reads no text, and words have heads")
-        text = graph.incoming[edge.source][0].source
+        encoder, processor = text_processor(node, graph, "and words have heads")
+        text = graph.incoming[encoder][0].source
         return Sentences(node, graph.column(text), graph.column("heads"), processor)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assembler.bundle.manifest import TextProcessor
 from assembler.errors import AssemblerError
 from assembler.part import ObjectivePart
 from assembler.registry import register
 from assembler.values import Dim, Value, value
+from components._words import text_processor
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,11 +60,7 @@ class Word(ObjectivePart):
         return WordHead()
 
     def collator(self, node: str, graph: Graph) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-        (edge,) = graph.incoming[node]
-        source = graph.parts[edge.source]
-        processor = source.processor(source, graph.base)
-        if not isinstance(processor, TextProcessor):
-            raise AssemblerError(f"{node}: {edge.source} reads no text, so that its logits are no words")
+        _, processor = text_processor(node, graph, "so that its logits are no words")
         return Words(node, graph.column("answer"), processor.tokenizer)
 
 

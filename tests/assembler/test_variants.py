@@ -127,12 +127,12 @@ def test_bf16_is_compared_as_its_weights_and_runs_on_cuda_alone(bundle, graph, t
 
 
 def test_a_cache_of_8_bits_is_near_and_each_row_of_it_is_by_itself(graph, tmp_path):
-    report = export(graph, compile_graph(graph), tmp_path / "held", Precisions("fp32", cache="int8"), [ROW])
+    rows = [ROW, {**ROW, "question": "what is it then?"}]
+    report = export(graph, compile_graph(graph), tmp_path / "held", Precisions("fp32", cache="int8"), rows)
     assert report["precision"] == "fp32, cache int8" and 0 < report["drift"]["kl"] < 1e-2
     bundle = Bundle(tmp_path / "held")
     assert {x.type for x in bundle.decoder.get_inputs() if x.name.startswith(PAST)} == {"tensor(int8)"}
     assert not (tmp_path / "held" / "genai_config.json").exists()
-    rows = [ROW, {**ROW, "question": "what is it then?"}]
     together, (embeds, lengths) = Slots(bundle.decoder, "cpu", 2, 40), bundle.encode(rows)
     for i, row in enumerate(rows):
         alone = bundle.logits([row])[0]
