@@ -54,6 +54,5 @@ def reach_of(answers: TorchAnswers, rows: Sequence[Row], rotary: bool) -> list[R
     for keys, values in layers:
         turned = torch.hypot(*keys.chunk(2, -1)).repeat(1, 1, 1, 2) if rotary else keys
         largest = [x.abs().masked_fill(padding, 0).amax((0, 2)).flatten() for x in (turned, values)]
-        largest = [x.float().cpu().numpy() for x in largest]
-        found.append((largest[0], largest[1]))
+        found.append((largest[0].float().cpu().numpy(), largest[1].float().cpu().numpy()))
     return found

@@ -16,14 +16,16 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from assembler.bundle.decoding import PAST
+from assembler.bundle.decoding import PAST, PLAIN_ATTENTION, attention
 from assembler.bundle.precisions import Precisions, read_precisions
 from assembler.bundle.runtime import Bundle
 from assembler.check import check
 from assembler.compile import compile_graph
 from assembler.errors import AssemblerError
+from assembler.evaluate import TorchAnswers
 from assembler.export import export
 from assembler.files import clear_drafts, room
+from assembler.peaks import reach_of
 from assembler.serving.engine import Engine
 from assembler.serving.slots import Slots
 from assembler.spec import parse
@@ -161,6 +163,29 @@ def test_a_prompt_longer_than_the_model_reads_is_said_and_an_answer_ends_where_i
     given = ["--input", f"photo={folder.parent / 'photo.npy'}", "--text", f"question={'?' * 2048}"]
     done = run_alone(folder, *given)
     assert done.returncode == 1 and "more than the model reads" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_keys_reach_as_far_as_what_is_real(graph):
+    """Rows of different lengths beside each other reach as far as the farther of each by itself."""
+    answers = TorchAnswers(graph, compile_graph(graph))
+    rows = [ROW, {**ROW, "question": "what is it then, in this picture?"}]
+    together, alone = reach_of(answers, rows, True), [reach_of(answers, [row], True) for row in rows]
+    for layer, both in enumerate(together):
+        for part in (0, 1):
+            farther = np.maximum(alone[0][layer][part], alone[1][layer][part])
+            np.testing.assert_allclose(both[part], farther, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("held", "plain"), [(None, "1"), ("int8", "0")])
+def test_a_session_asks_for_the_attention_of_its_cache_unless_one_was_chosen(held, plain, monkeypatch):
+    monkeypatch.delenv(PLAIN_ATTENTION, raising=False)
+    with attention(held):
+        assert os.environ[PLAIN_ATTENTION] == plain
+    assert PLAIN_ATTENTION not in os.environ
+    monkeypatch.setenv(PLAIN_ATTENTION, "chosen")
+    with attention(held):
+        assert os.environ[PLAIN_ATTENTION] == "chosen"
+    assert os.environ[PLAIN_ATTENTION] == "chosen"
 
 
 def test_a_cache_of_8_bits_is_refused_beside_halves(graph, tmp_path):
