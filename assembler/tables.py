@@ -226,4 +226,15 @@ def print_parity(report: dict[str, Any], out: Path) -> None:
     console.print(f"greedy answers equal to torch's on {report['greedy']:.0%} of {report['samples']} held-out samples")
     if report["note"]:
         console.print(report["note"])
-    console.print(f"next: assembler ask {out} --image FILE --prompt TEXT")
+    console.print(f"next: assembler ask {out} {_asked(out)}", markup=False)
+
+
+def _asked(bundle: Path) -> str:
+    """What `assembler ask` is to be given for a bundle."""
+    from assembler.bundle.manifest import read_manifest
+
+    manifest = read_manifest(bundle)
+    kinds = [item.processor.kind for item in manifest.inputs.values()]
+    files = [f"--{kind} FILE" for kind in kinds if kind != "text"]
+    texts = kinds.count("text") + sum(part.column is not None for part in manifest.prompt)
+    return " ".join([*files, *["--prompt TEXT"] * texts])
