@@ -82,8 +82,9 @@ def split(graph: Graph) -> tuple[Rows, Rows]:
     """(rows to learn from, rows held out). Each row's side is settled by a hash of its key and the seed.
 
     Rows that are known by what they hold stay on their side whatever rows come and go around them; of rows that are
-    known by their number alone exactly the share `held_out` is held out. With `on_bad: skip` the rows that cannot be
-    read are left out of both, and are in `graph.bad`.
+    known by their number alone exactly the share `held_out` is held out. `fold` says which of these shares it is, so
+    that each row is in one of them. With `on_bad: skip` the rows that cannot be read are left out of both, and are in
+    `graph.bad`.
 
     Raises:
         AssemblerError: there is nothing to learn from, or a row is not written as it must be.
@@ -98,11 +99,11 @@ def split(graph: Graph) -> tuple[Rows, Rows]:
         graph.bad = bad_rows(graph, rows)
     place = [hashlib.sha256(f"{data.seed}:{rows.key(i)}".encode()).digest() for i in range(len(rows))]
     if isinstance(rows, Plain):
-        cut = round(len(rows) * data.held_out)
-        held = set(sorted(range(len(rows)), key=lambda i: place[i])[:cut])
+        first, end = (round(len(rows) * data.held_out * fold) for fold in (data.fold, data.fold + 1))
+        held = set(sorted(range(len(rows)), key=lambda i: place[i])[first:end])
     else:
-        bound = int(data.held_out * 2**64)
-        held = {i for i, key in enumerate(place) if int.from_bytes(key[:8]) < bound and not rows.only_learned(i)}
+        bounds = range(int(data.held_out * data.fold * 2**64), int(data.held_out * (data.fold + 1) * 2**64))
+        held = {i for i, key in enumerate(place) if int.from_bytes(key[:8]) in bounds and not rows.only_learned(i)}
         held |= {i for i in range(len(rows)) if rows.only_held_out(i)}
     good = [i for i in range(len(rows)) if i not in (graph.bad or ())]
     learned = [i for i in good if i not in held]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -69,17 +69,28 @@ class Data(Strict):
     """Where samples come from: a dataset part, how its columns feed inputs and slots, what is held out, and the metrics
     of answers to it, by default those usual for their kind.
 
-    A row that cannot be read ends the run, or with `on_bad: skip` is left out, counted and named.
+    What is held out is the `fold`-th share of that size, so that the folds 0 to 4 of `held_out: 0.2` hold out every row
+    once. A row that cannot be read ends the run, or with `on_bad: skip` is left out, counted and named.
     """
 
     type: str
     options: dict[str, Any] = {}
     columns: dict[str, str] = {}
     held_out: float = Field(0.2, ge=0, lt=1)
+    fold: int = Field(0, ge=0, le=1_000_000)
     metrics: list[str] = Field([], max_length=20)
     seed: int = Field(0, ge=0, le=2**31)
     sample: Sampling | None = None
     on_bad: Literal["fail", "skip"] = "fail"
+
+    @model_validator(mode="after")
+    def _within(self) -> Data:
+        if self.fold and (self.fold + 1) * self.held_out > 1 + 1e-9:
+            last = int(1 / self.held_out + 1e-9) - 1
+            raise ValueError(
+                f"`fold` {self.fold} of `held_out` {self.held_out:g} lies past all rows; {last} is the last"
+            )
+        return self
 
 
 class Group(Strict):

@@ -13,16 +13,24 @@ answers, so that both are measured by one metric with one bootstrap. A `Score` w
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
+
+from rich.console import Console
 
 from assembler.errors import AssemblerError
 from assembler.evaluate import answer_kind, evaluate
 from assembler.fetching import fetched_graph
 from assembler.graph import Graph
 from assembler.rows import Rows
-from assembler.spec import read
+from assembler.runs import Run, lines_of
+from assembler.spec import Spec, read
+
+MINUTES = 20.0
+"""How long a training may take, on 2 cores."""
 
 
 class Row(NamedTuple):
@@ -32,13 +40,13 @@ class Row(NamedTuple):
         spec: a file of exports/gallery, without its suffix.
         sense: what it perceives, in a word or two.
         asked: what must hold, in words.
-        met: whether it holds, of the model's score and the baseline's.
+        met: whether it holds, of the model's score and the baseline's; None where `extra` says what is asked for.
     """
 
     spec: str
     sense: str
-    asked: str
-    met: Callable[[float, float], bool]
+    asked: str = ""
+    met: Callable[[float, float], bool] | None = None
 
 
 class Score(NamedTuple):
@@ -80,3 +88,23 @@ def scored(name: str, report: dict[str, Any]) -> Score:
     """The first metric of a report of `evaluate`."""
     low, high = report["intervals"][report["metric"]]
     return Score(name, report[report["metric"]], (low, high))
+
+
+def trained(spec: Spec, run: Path, say: Console) -> None:
+    """Train the spec into a new run; the values of its frozen nodes are none that an earlier run has left."""
+    from assembler.train import train
+
+    name = f"{spec.path.stem}, fold {spec.tree['data'].get('fold', 0)}"
+    say.print(f"{name}: training in {run}")
+    start = time.monotonic()
+    with patch("assembler.features.features_folder", return_value=run.parent / "features"):
+        train(spec, run, console=say)
+    say.print(f"{name}: trained in {(time.monotonic() - start) / 60:.1f} minutes")
+
+
+def minutes_of(run: Path) -> float:
+    """From the run's beginning, its weights being here, to its last step; pauses of a run that was resumed count."""
+    rows = lines_of(Run(run).metrics_path)
+    if not rows:
+        raise AssemblerError(f"{run} has no metrics; train it first")
+    return (rows[-1]["time"] - (run / "run.json").stat().st_mtime) / 60

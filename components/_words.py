@@ -54,6 +54,26 @@ def padded(ids: Sequence[Sequence[int]]) -> Tensor:
     return torch.tensor([[*row, *[-1] * (longest - len(row))] for row in ids])
 
 
+def spelled(tokenizer: Any, texts: Sequence[str], longest: int) -> Tensor:
+    """The last ids of each text with a comma after it, inside a text: [W, longest], with -1 after their ends."""
+    import torch
+
+    found = torch.full((len(texts), longest), -1)
+    for row, ids in enumerate(inside_text(tokenizer, [f"{text}," for text in texts])):
+        kept = ids[-longest:]
+        found[row, : len(kept)] = torch.tensor(kept)
+    return found
+
+
+def spelled_out(lm: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The LLM's embeddings of ids [W, S], no gradients, and where there is one: [W, S, D] and [W, S]."""
+    import torch
+
+    table: Any = lm.lm.get_input_embeddings()  # type: ignore[operator,union-attr]
+    with torch.no_grad():
+        return table(ids.clamp(min=0)).float(), ids >= 0
+
+
 def embedded(lm: nn.Module, ids: Tensor) -> Tensor:
     """The mean of the LLM's embeddings of each word's tokens, no gradients: ids [W, S], -1 after them -> [W, D]."""
     import torch

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from assembler.errors import AssemblerError
 from assembler.part import Part, WireError
@@ -32,8 +32,10 @@ class Conse(Part):
     class's name, as it stands inside a text. With `blend` they are one token sum_k p_k S_ck / sum_k p_k with p =
     softmax(logits), which is the paper's. S is worked out from the LLM's weights when the model is made; it learns
     where a stage names this node. `names` is a text with a name a line, in the order of the classes; ImageNet's are
-    known by their number, and of each list of synonyms the first is taken. Source: ConSE (arXiv 1312.5650).
-    Parameters: C * D.
+    known by their number, and of each list of synonyms the first is taken. With `spell` a class is no mean but the
+    last S tokens of "<name>,", as they are, and on each p_k t, where t [D] starts at zero and is all that learns. With
+    `least` classes that are less likely are left out, so that what is none of them has no word.
+    Source: ConSE (arXiv 1312.5650). Parameters: C * D; with `spell` D.
     """
 
     type = "projector.conse"
@@ -42,6 +44,8 @@ class Conse(Part):
 
     top: int = Field(5, ge=1, le=1000, description="likeliest classes that are told")
     blend: bool = Field(False, description="one token, their mean by probability, and not one a class")
+    least: float = Field(0.0, ge=0, le=1, description="probability under which a class is not told")
+    spell: int | None = Field(None, ge=1, le=1000, description="S, most tokens of a name; of longer ones the last")
     names: str | None = Field(None, description="file:, hf: or pypi: of a text with the classes' names, one a line")
 
     @classmethod
@@ -59,8 +63,16 @@ class Conse(Part):
             return {"nodes": nodes, "edges": ["photo -> eyes", "eyes -> part", "part -> talk.photo"]}
 
         image, film = {"type": "input.image"}, {"type": "input.video", "frames": 3}
-        trees = [spec(image), spec(film, top=2), spec(image, blend=True)]
-        return [(tree, 1000 * 32) for tree in trees]
+        whole = [spec(image), spec(film, top=2), spec(image, blend=True), spec(image, least=1e-3)]
+        letters = [spec(image, spell=4), spec(film, top=2, spell=4)]
+        return [*((tree, 1000 * 32) for tree in whole), *((tree, 32) for tree in letters)]
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Conse:
+        if self.blend and (self.spell or self.least):
+            other = "`spell` would take apart" if self.spell else "`least` would leave out"
+            raise ValueError(f"`blend` makes one token of all classes, which {other}; give one of the two")
+        return self
 
     def weight_sources(self) -> dict[str, str]:
         return {"names": self.names} if self.names else {}
@@ -70,9 +82,9 @@ class Conse(Part):
         tokens, classes = token_count(source), source["width"]
         if isinstance(classes, int):
             self._check(classes, base)
-        each = 1 if self.blend else self.top
+        each = 1 if self.blend else self.top * (self.spell or 1)
         count = tokens * each if isinstance(tokens, int) else None
-        return value("tokens", ragged=source.ragged, tokens=count, width=want)
+        return value("tokens", ragged=source.ragged or bool(self.spell or self.least), tokens=count, width=want)
 
     def _check(self, classes: int, base: Path) -> None:
         """There is a name for each class.
@@ -92,12 +104,15 @@ class Conse(Part):
             raise WireError("in", f"{self.names} has {len(lines)} names, and the wire {classes} classes")
 
     def build(self, inputs: dict[str, Value], output: Value, base: Path) -> nn.Module:
-        from components.projectors._conse import ClassWords
+        from components.projectors._conse import ClassWords, SpelledClasses
 
-        return ClassWords(inputs["in"].size("width"), output.size("width"), self.top, self.blend)
+        classes, width = inputs["in"].size("width"), output.size("width")
+        if self.spell:
+            return SpelledClasses(classes, width, self.top, self.spell, self.least)
+        return ClassWords(classes, width, self.top, self.blend, self.least)
 
     def bind(self, node: str, graph: Graph, modules: Mapping[str, nn.Module]) -> None:
-        from components._words import embedded, inside_text, language_model, padded
+        from components._words import embedded, inside_text, language_model, padded, spelled, spelled_out
 
         lm = language_model(node, graph)
         if next(modules[lm].parameters()).is_meta:
@@ -105,7 +120,10 @@ class Conse(Part):
         module: Any = modules[node]
         tokenizer = graph.parts[lm].load_tokenizer(graph.base).backend_tokenizer  # type: ignore[attr-defined]
         names = self._names(len(module.words), graph.base)
-        module.speak(embedded(modules[lm], padded(inside_text(tokenizer, names))))
+        if self.spell:
+            module.speak(*spelled_out(modules[lm], spelled(tokenizer, names, self.spell)))
+        else:
+            module.speak(embedded(modules[lm], padded(inside_text(tokenizer, names))))
 
     def _names(self, classes: int, base: Path) -> list[str]:
         if self.names:

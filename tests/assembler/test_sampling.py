@@ -48,3 +48,26 @@ def test_a_group_has_the_share_of_its_size_to_the_power_of_one_over_the_temperat
 def test_a_column_that_is_not_there_is_a_problem(tmp_path):
     problems = [problem.message for problem in graph_in(tmp_path, 2, by="tusk").problems]
     assert any("data.sample.by: the data has no column tusk" in message and "task" in message for message in problems)
+
+
+@pytest.mark.parametrize(
+    "data", ["type: dataset.digits", "type: dataset.jsonl, options: {path: rows.jsonl, columns: {text: text}}"]
+)
+@pytest.mark.parametrize("share", [0.2, 0.3, 0.5, 1 / 7])
+def test_the_folds_hold_out_every_row_once(tmp_path, data, share):
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"text": f"row {i}"}) for i in range(300)))
+    held, whole = [], set()
+    for fold in range(int(1 / share + 1e-9)):
+        body = f"assembler: 1\nnodes: {{}}\ndata: {{{data}, held_out: {share}, fold: {fold}}}\n"
+        learned, out = split(check(parse(body, tmp_path / "spec.yaml")))
+        assert not {*learned.indices} & {*out.indices}
+        held, whole = held + out.indices, {*learned.indices, *out.indices}
+    assert len(held) == len({*held})
+    assert len(held) == pytest.approx(int(1 / share + 1e-9) * share * len(whole), abs=30)
+    if share in (0.2, 0.5):
+        assert {*held} == whole
+
+
+def test_a_fold_past_all_rows_is_refused(tmp_path):
+    graph = check(parse("assembler: 1\ndata: {type: dataset.digits, held_out: 0.3, fold: 3}\n", tmp_path / "x.yaml"))
+    assert "2 is the last" in graph.problems[0].message
