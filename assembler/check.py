@@ -17,7 +17,7 @@ from assembler.graph import Graph
 from assembler.part import AdapterPart, DatasetPart, Part, WireError
 from assembler.problems import Fix, Problem
 from assembler.registry import family, parts
-from assembler.spec import Edge, Spec, parse_edge, read, validation_problem
+from assembler.spec import Edge, Spec, Stage, parse_edge, read, validation_problem
 from assembler.suggest import nearest
 from assembler.values import Dim, Value
 
@@ -409,6 +409,20 @@ def _check_metrics(graph: Graph) -> None:
             _add(graph, f"data.metrics: {name} judges a {METRICS[name].answers}, and no node answers with one", keys)
 
 
+def _check_stored(graph: Graph, index: int, stage: Stage) -> None:
+    """What a node of the stage stores comes from nodes that stand still."""
+    for name in stage.train:
+        if name not in graph.parts or not graph.parts[name].stores:
+            continue
+        before = {*graph.ancestors(name)} - {name}
+        before |= {adapter for adapter, part in graph.adapters.items() if part.host in before}
+        for place, moving in enumerate(stage.train):
+            if moving.partition(".")[0] in before:
+                message = f"stages.{stage.name}: {name} stores what {moving} gives, which would not stay so"
+                more = f"; train {moving} in a stage of its own before"
+                _add(graph, message + more, ("stages", index, "train", place), node=moving)
+
+
 def _check_stages(graph: Graph) -> None:
     document = graph.document
     names = [stage.name for stage in document.stages]
@@ -430,6 +444,7 @@ def _check_stages(graph: Graph) -> None:
                 message = f"stages.{stage.name}: {name} says `freeze: true` and is to be trained"
                 operation = {"op": "set", "path": ["nodes", name, "freeze"], "value": False}
                 _add(graph, message, keys, node=name, fix=Fix(f"unfreeze {name}", (operation,)))
+        _check_stored(graph, index, stage)
         for place, name in enumerate(stage.objectives or ()):
             if name in graph.adapters and graph.adapters[name].gives_loss():
                 continue

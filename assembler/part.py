@@ -63,6 +63,9 @@ class Part(BaseModel):
     reads_text: ClassVar[bool] = False
     """Whether a text wire brings this part token ids and their mask, as its processor makes them, and not words."""
 
+    stores: ClassVar[bool] = False
+    """Whether it keeps values of the nodes before it while it trains, so that these stand still in such a stage."""
+
     freeze: bool = Field(False, description="never train this node")
     anatomy: dict[str, str] | Literal["guess"] | None = Field(
         None, description="where adapters find their sites, as site: module path; `guess` looks for them by itself"

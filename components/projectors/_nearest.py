@@ -47,7 +47,7 @@ class Nearest(nn.Module):
         key = self.key(x)  # [B, d]
         if self.training and said is not None and not unread(key):
             self.store(key, said)
-        near = cosines(key, self.keys)  # [B, N]
+        near = cosines(key, self.keys.float())  # [B, N]
         rank = near - BEHIND * ~self.used
         if self.training:
             rank = rank - 2 * BEHIND * (near > SAME)  # a sample that is learned does not see its own answer
@@ -72,7 +72,7 @@ class Nearest(nn.Module):
     @torch.no_grad()
     def store(self, key: Tensor, said: Tensor) -> None:
         """Keep the samples [B, d] that are new, and what is said of each: ids [B, S], -1 after its end."""
-        known = ((cosines(key, self.keys) > SAME) & self.used).any(1)
+        known = ((cosines(key, self.keys.float()) > SAME) & self.used).any(1)
         known |= (cosines(key, key) > SAME).tril(-1).any(1)  # it is in this batch twice
         new = (~known).nonzero().flatten()[-len(self.keys) :]
         place = (self.count + torch.arange(len(new), device=key.device)) % len(self.keys)

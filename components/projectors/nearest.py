@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from assembler.errors import AssemblerError
 from assembler.part import Part, WireError
 from assembler.registry import register
 from assembler.values import Dim, Value, value
@@ -38,6 +37,7 @@ class Nearest(Part):
     extras = ("said",)
     targets = ("said",)
     masks = "own"
+    stores = True
 
     top: int = Field(3, ge=1, le=1000, description="nearest samples that are told of")
     size: int = Field(1024, ge=1, le=1_000_000, description="places in the store")
@@ -81,7 +81,6 @@ class Nearest(Part):
     def bind(self, node: str, graph: Graph, modules: Mapping[str, nn.Module]) -> None:
         from components._words import language_model
 
-        _before_it_all_stands_still(node, graph)
         modules[node].words_of(modules[language_model(node, graph)])  # type: ignore[operator]
 
     def fake_extras(self, graph: Graph, batch: int) -> dict[str, Any]:
@@ -96,20 +95,3 @@ class Nearest(Part):
         tokenizer = lm.load_tokenizer(graph.base).backend_tokenizer  # type: ignore[attr-defined]
         column = graph.column(self.says)
         return lambda rows: {"said": spelled(tokenizer, [row[column] for row in rows], self.spell)}
-
-
-def _before_it_all_stands_still(node: str, graph: Graph) -> None:
-    """No stage that trains `node` trains anything whose values it stores.
-
-    Raises:
-        AssemblerError: one does.
-    """
-    before = {name for name in graph.ancestors(node) if name != node}
-    before |= {name for name, adapter in graph.adapters.items() if adapter.host in before}
-    for stage in graph.document.stages:
-        moving = [name for name in stage.train if name.partition(".")[0] in before]
-        if node in stage.train and moving:
-            raise AssemblerError(
-                f"{graph.spec.path}: the stage {stage.name} trains {node} and, before it, {moving[0]}; what {node} "
-                f"stores would be outdated, so train {moving[0]} in a stage of its own first"
-            )

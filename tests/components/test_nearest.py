@@ -10,8 +10,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 from assembler.check import check
-from assembler.compile import compile_graph
-from assembler.errors import AssemblerError
 from assembler.ragged import Ragged
 from assembler.runs import load_run
 from assembler.spec import parse, read
@@ -37,10 +35,6 @@ stages:
 {stages}
 """
 ONE = "  - {name: fill, train: [near], steps: 12, batch: 4, save_every: 3}"
-
-
-def graph_of(stages=ONE):
-    return check(parse(SPEC.format(stages=stages), Path("spec.yaml")))
 
 
 class Table(nn.Module):
@@ -149,6 +143,10 @@ def test_it_stores_while_it_trains_and_a_resumed_run_stores_the_same(tmp_path):
     assert (near.words == seven).all(-1).all(-1).any()
 
 
-def test_a_stage_that_moves_what_it_stores_is_refused():
-    with pytest.raises(AssemblerError, match="train eyes in a stage of its own first"):
-        compile_graph(graph_of("  - {name: both, train: [near, eyes], steps: 2}"))
+@pytest.mark.parametrize("moving", ["eyes", "tune"])
+def test_a_stage_that_moves_what_it_stores_is_a_problem(moving):
+    adapter = "adapters: {tune: {type: adapter.film, host: eyes, after: depthwise}}\n"
+    body = SPEC.format(stages=f"  - {{name: both, train: [near, {moving}], steps: 2}}") + adapter
+    (problem,) = check(parse(body, Path("spec.yaml"))).problems
+    assert problem.message.endswith(f"train {moving} in a stage of its own before") and problem.node == moving
+    assert not check(parse(body.replace("[near, ", "["), Path("spec.yaml"))).problems
