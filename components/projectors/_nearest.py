@@ -19,7 +19,8 @@ class Nearest(nn.Module):
     """What was said of the learned samples nearest to this one, from a store that fills while it trains.
 
     Attributes:
-        keys: of the samples in the store, of length 1, [N, d]; drawn where there is none yet, as the words are.
+        keys: of the samples in the store, of length 1, [N, d]; drawn at first, as the words are, which are told of
+            as long as the store is empty.
         words: embeddings of what was said of each, [N, S, D]; `real` [N, S] is where there is a word.
         count: samples that were stored since the start; past N the oldest give way.
     """
@@ -51,11 +52,12 @@ class Nearest(nn.Module):
         rank = near - BEHIND * ~self.used
         if self.training:
             rank = rank - 2 * BEHIND * (near > SAME)  # a sample that is learned does not see its own answer
-        _, nearest = rank.topk(self.top)  # [B, top]
-        cosine = near.gather(1, nearest)  # [B, top]
+        best, nearest = rank.topk(self.top)  # [B, top]
+        cosine = near.gather(1, nearest)
+        told = ((best > -BEHIND / 2) | (self.count == 0)) & (cosine >= self.least)
         share = (self.beta * (cosine - 1)).exp()
         words = self.words[nearest] + share[..., None, None] * self.trust  # [B, top, S, D]
-        real = self.real[nearest] & (cosine >= self.least).unsqueeze(-1)  # [B, top, S]
+        real = self.real[nearest] & told.unsqueeze(-1)  # [B, top, S]
         return Ragged(*packed(words.flatten(1, 2), real.flatten(1)))
 
     @property

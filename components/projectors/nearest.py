@@ -27,9 +27,9 @@ class Nearest(Part):
     largest cosine to its own, nearest first: the LLM's embeddings of the last `spell` tokens of "<text>,", and on each
     of them A_n t with A_n = exp(-beta (1 - f'f_n)), where t [D] starts at zero and learns. Those with a cosine under
     `least` are left out, so that a sample unlike all others has no word. What is said of a sample is kept from it while
-    it is learned; the cosine tells that it is the same, so that nothing before this node may learn
-    in the same stage. No gradient flows back. Source: the key-value cache of Tip-Adapter (arXiv 2111.03930), of which
-    an LLM here reads the values. Parameters: D.
+    it is learned; the cosine tells that it is the same, so that nothing before this node may learn in the same stage.
+    No gradient flows back. Source: the key-value cache of Tip-Adapter (arXiv 2111.03930), of which an LLM here reads
+    the values. Parameters: D.
     """
 
     type = "projector.nearest"

@@ -89,6 +89,21 @@ def test_a_sample_that_is_learned_is_told_of_others_only_and_stored_once():
     assert [row[0] for row in told(near, keys)] == [0, 1, 2, 3]  # and what it has learned it tells
 
 
+def test_where_fewer_are_stored_than_it_tells_of_there_are_fewer_words():
+    near, keys = store(size=3, top=3), samples(3)
+    said = torch.arange(3).unsqueeze(1).expand(-1, 2)
+    assert near.eval()(None, keys).mask.sum(1).tolist() == [3, 3, 3]  # an empty store tells what was drawn
+    assert near.train()(said[:1], keys[:1]).mask.sum() == 0  # there is no other
+    assert [len({*row}) for row in told(near, keys)] == [1, 1, 1]
+    near.train()(said, keys)
+    out = near(said, keys)
+    assert [{*row[mask][:, 0].tolist()} for row, mask in zip(out.values.detach(), out.mask, strict=True)] == [
+        {1, 2},
+        {0, 2},
+        {0, 1},
+    ]
+
+
 def test_past_its_size_the_oldest_give_way():
     near, keys = store(size=4, top=1), samples(6)
     said = torch.arange(6).unsqueeze(1).expand(-1, 2)
