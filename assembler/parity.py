@@ -86,6 +86,10 @@ def parity(
     bound = max(BOUNDS[precision] for precision in precisions.all) if max_kl is None else max_kl
     exact = precisions.all == {"fp32"}
     whole, greedy, moved, ok = _end_to_end(bundle, asked, reference, bound, exact)
+    if bundle.reader is not None:
+        with reading(bundle):
+            found = _end_to_end(bundle, asked, reference, bound, exact)
+        table.append({**found[0], "graph": bundle.manifest.prompts, "kl": found[2]["kl"], "ok": found[3]})
     ok = ok and all(row["ok"] for row in table)
     for adapter in apart:
         found = _end_to_end(bundle, asked, adapter.reference, bound, exact, adapter.name)
@@ -126,6 +130,18 @@ def comparable(folder: Path) -> Iterator[Path]:
         files = {path.name: file_hash(path) for path in sorted(twin.iterdir())}
         write_manifest(twin, manifest.model_copy(update={"precision": "fp32", "files": files}))
         yield twin
+
+
+@contextmanager
+def reading(bundle: Bundle) -> Iterator[None]:
+    """Meanwhile the bundle runs its graph for long prompts on everything."""
+    steps = bundle.decoder
+    assert bundle.reader is not None
+    bundle.decoder = bundle.reader()
+    try:
+        yield
+    finally:
+        bundle.decoder = steps
 
 
 def _end_to_end(

@@ -38,6 +38,8 @@ Reach = tuple[np.ndarray, np.ndarray]
 MARGIN = 1.1
 """By how much a cache of 8 bits reaches beyond what was seen."""
 REALS = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16}
+PROMPTS = "prompts.onnx"
+"""The decoder as a CPU is faster with it over many positions at once; its weights are the same."""
 KV_SCALES = 12
 """The place of the steps of keys and values among the inputs of GroupQueryAttention."""
 ROTARY = ("cosines", "sines")
@@ -45,7 +47,7 @@ ROTARY = ("cosines", "sines")
 
 
 class DecoderWriter:
-    """Writes `decoder.onnx`, `embedding.onnx` and `weights.data` into a folder.
+    """Writes `decoder.onnx`, `embedding.onnx` and `weights.data` into a folder; with 4-bit weights `prompts.onnx` too.
 
     Args:
         shape: the architecture.
@@ -95,10 +97,13 @@ class DecoderWriter:
         return REALS.get(self.precision, np.float32)
 
     def write(self, folder: Path) -> None:
-        """Write the three files."""
+        """Write the files."""
         with WeightFile(folder) as file:
             self._embedding(GraphWriter("embedding", file, self.real)).save(folder / "embedding.onnx")
-            self._decoder(GraphWriter("decoder", file, self.real)).save(folder / "decoder.onnx")
+            decoder = self._decoder(GraphWriter("decoder", file, self.real))
+            decoder.save(folder / "decoder.onnx")
+            if decoder.for_prompts():
+                decoder.save(folder / PROMPTS)
 
     @cached_property
     def _table(self) -> np.ndarray | Blocks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -18,6 +18,8 @@ PLAIN_ATTENTION = "ORT_GQA_DISABLE_FLASH_ATTENTION"
 """What onnxruntime asks the environment when a session is made."""
 CHUNK = 256
 """Positions of a prompt that a CPU takes at once."""
+LONG = 64
+"""Positions, of all rows together, from which a CPU has a graph of its own for them, where the bundle has one."""
 DTYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -27,6 +29,8 @@ DTYPES: dict[str, Any] = {
     "tensor(bfloat16)": 16,  # ONNX's number: numpy has no such type
 }
 PAST, PRESENT = "past_key_values.", "present."
+Reader = Callable[[], onnxruntime.InferenceSession]
+"""Gives the session of the decoder's graph for many positions at once."""
 Matrices = Mapping[str, onnxruntime.OrtValue]
 """A LoRA's, by the names of the decoder's inputs."""
 
@@ -47,8 +51,9 @@ class Decoding(ABC):
         session: onnxruntime.InferenceSession,
         device: str,
         adapter: Mapping[str, onnxruntime.OrtValue] | None = None,
+        reader: Reader | None = None,
     ) -> None:
-        self.session, self.device, self.adapter = session, device, adapter or {}
+        self.session, self.device, self.adapter, self.reader = session, device, adapter or {}, reader
         self.past = [x for x in session.get_inputs() if x.name.startswith(PAST)]
         self.names = [x.name for x in session.get_outputs()]
         self.total = 0
@@ -143,9 +148,13 @@ class Rows:
     """Keys and values of `count` rows and `length` positions that stay where they are, and runs on some of the rows."""
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, device: str, buffers: Mapping[str, onnxruntime.OrtValue]
+        self,
+        session: onnxruntime.InferenceSession,
+        device: str,
+        buffers: Mapping[str, onnxruntime.OrtValue],
+        reader: Reader | None = None,
     ) -> None:
-        self.session, self.device, self.buffers = session, device, buffers
+        self.session, self.device, self.buffers, self.reader = session, device, buffers, reader
         self.names = [x.name for x in session.get_outputs()]
         self.types = {x.name: DTYPES[x.type] for x in session.get_inputs() if x.name in buffers}
 
@@ -160,7 +169,9 @@ class Rows:
 
     def run(self, first: int, end: int, embeds: np.ndarray, lengths: np.ndarray, adapter: Matrices) -> np.ndarray:
         """Logits [end - first, V] after `embeds`, with which the rows have `lengths` positions."""
-        binding = self.session.io_binding()
+        many = embeds.shape[0] * embeds.shape[1] >= LONG
+        session = self.reader() if self.reader is not None and many else self.session
+        binding = session.io_binding()
         mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
         binding.bind_cpu_input("inputs_embeds", np.ascontiguousarray(embeds))
         binding.bind_cpu_input("attention_mask", mask)
@@ -174,7 +185,7 @@ class Rows:
         for name, value in adapter.items():
             binding.bind_ortvalue_input(name, value)
         with told("the bundle's decoder does not run; export again"):
-            self.session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding)
         return binding.get_outputs()[self.names.index("logits")].numpy()
 
     def _view(self, name: str, first: int, end: int) -> tuple:
@@ -192,11 +203,11 @@ class InPlace(Decoding):
     inputs = {"inputs_embeds", "attention_mask"}
 
     def start(self, embeds: np.ndarray, lengths: np.ndarray, room: int) -> np.ndarray:
-        if self.device != "cpu" or embeds.shape[1] <= CHUNK:
+        if self.device != "cpu" or embeds.shape[1] <= (CHUNK if self.reader is None else LONG - 1):
             return super().start(embeds, lengths, room)
         self.lengths, self.total = lengths.astype(np.int64), embeds.shape[1]
         self._reserve(len(embeds), self.total + room)
-        rows = Rows(self.session, self.device, self.buffers)
+        rows = Rows(self.session, self.device, self.buffers, self.reader)
         return np.stack([rows.prompt(i, embeds[i, :length], 0, self.adapter) for i, length in enumerate(lengths)])
 
     def _reserve(self, batch: int, length: int) -> None:

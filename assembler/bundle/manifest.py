@@ -181,7 +181,8 @@ class Manifest(Strict):
 
     `digest` is that of the manifest itself. `cache` says what the decoder does with its keys and values, `held` in how
     many bits they are kept where those are not its own, `positions` how many tokens it reads at most, `origin` whether
-    it was written directly or traced, and why. `adapters` are LoRAs by name, of which one may be asked for.
+    it was written directly or traced, and why. `prompts` is the decoder's graph once more, where it has one that a CPU
+    is faster with in long prompts. `adapters` are LoRAs by name, of which one may be asked for.
     """
 
     format: Literal[2] = 2
@@ -196,6 +197,7 @@ class Manifest(Strict):
     vocab_size: int = Field(ge=1, le=2**31)
     embedding: FileName = "embedding.onnx"
     decoder: FileName = "decoder.onnx"
+    prompts: FileName | None = None
     tokenizer: FileName = "tokenizer.json"
     adapters: dict[str, FileName] = {}
     cache: Literal["grows", "in_place"] = "grows"
@@ -222,7 +224,13 @@ class Manifest(Strict):
         ids = [*self.stop, *([] if self.bos is None else [self.bos])]
         if any(token >= self.vocab_size for token in ids):
             raise ValueError(f"`bos` and `stop` are token ids, below `vocab_size` {self.vocab_size}")
-        named = [*self.graphs, self.tokenizer, *self.companions, *self.adapters.values()]
+        named = [
+            *self.graphs,
+            *([self.prompts] if self.prompts else []),
+            self.tokenizer,
+            *self.companions,
+            *self.adapters.values(),
+        ]
         unlisted = [name for name in named if name not in self.files]
         if unlisted:
             raise ValueError(f"`files` has no hash of {unlisted[0]}")

@@ -47,8 +47,18 @@ class Bundle:
         self._decoding = CACHES[self.manifest.cache]
         with attention(self.manifest.held):
             self.decoder = self._session(self.manifest.decoder, self._decoding.inputs)
+        self._reading: onnxruntime.InferenceSession | None = None
+        self.reader = self._read if self.manifest.prompts and self.device == "cpu" else None
         self._adapters: dict[str, dict[str, onnxruntime.OrtValue]] = {}
         self._features = next(x for x in self.embedding.get_inputs() if x.name == "features")
+
+    def _read(self) -> onnxruntime.InferenceSession:
+        """The decoder's session for long prompts, made when the first one comes."""
+        if self._reading is None:
+            assert self.manifest.prompts is not None
+            with attention(self.manifest.held):
+                self._reading = self._session(self.manifest.prompts, self._decoding.inputs)
+        return self._reading
 
     def features(self, name: str, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray | None]:
         """What the slot's graph makes of its inputs: [n, tokens, D], and the mask [n, tokens] where it is ragged."""
@@ -179,7 +189,7 @@ class Bundle:
 
     def decoding(self, adapter: str | None = None) -> Decoding:
         """A new batch's decoding, with the LoRA of a name where one is given."""
-        return self._decoding(self.decoder, self.device, self.adapter(adapter))
+        return self._decoding(self.decoder, self.device, self.adapter(adapter), self.reader)
 
     def adapter(self, name: str | None) -> Mapping[str, onnxruntime.OrtValue]:
         """The matrices of a LoRA, by the names of the decoder's inputs; none without a name.
@@ -228,7 +238,7 @@ class Bundle:
     def _verify(self) -> None:
         """Every file is the one that was exported, and no weights lie beside a graph that are not."""
         files = self.manifest.files
-        data = [WEIGHTS, *(f"{name}.data" for name in self.manifest.graphs)]
+        data = [WEIGHTS, *(f"{name}.data" for name in (*self.manifest.graphs, self.manifest.prompts) if name)]
         unlisted = [name for name in data if name not in files and self._path(name).exists()]
         if unlisted:
             raise AssemblerError(f"{self.folder.name}: manifest.json gives no hash for {unlisted[0]}; export again.")

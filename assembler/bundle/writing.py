@@ -54,6 +54,10 @@ class WeightFile:
         return tensor
 
 
+FOUR = helper.make_attribute("bits", 4)
+"""What a product with 4-bit weights has."""
+
+
 class GraphWriter:
     """One graph as it is written. Nodes come in the order in which they run; a constant is named once.
 
@@ -114,6 +118,18 @@ class GraphWriter:
         """A node with outputs of these names."""
         name = outputs[0] or f"{kind}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, outputs, name=name, domain=domain, **attributes))
+
+    def for_prompts(self) -> bool:
+        """Make the products with 4-bit weights, where there are any, those that a CPU is faster with in a prompt.
+
+        These widen the weights and not round what they are multiplied with: over 64 positions and more at once they
+        take two thirds of the time, for one they take 2.5 times as long. With 8 bits they are never faster.
+        """
+        found = [node for node in self.nodes if node.op_type == "MatMulNBits" and FOUR in node.attribute]
+        for node in found:
+            (level,) = (attribute for attribute in node.attribute if attribute.name == "accuracy_level")
+            level.i = 1
+        return bool(found)
 
     def save(self, path: Path) -> None:
         """Write the graph, after a look at whether it is well formed."""

@@ -144,7 +144,7 @@ class Engine:
         self.stop = set(bundle.manifest.stop)
         self.joins = bundle.manifest.cache == "in_place"
         self.rows = rows
-        self.slots = Slots(bundle.decoder, bundle.device, rows, context) if self.joins else None
+        self.slots = Slots(bundle.decoder, bundle.device, rows, context, bundle.reader) if self.joins else None
         self.running: dict[int, Running] = {}
         self.steps = self.tokens = self.answered = 0
         self._features: OrderedDict[Hashable, np.ndarray] = OrderedDict()

@@ -16,7 +16,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from assembler.bundle.decoding import PAST, PLAIN_ATTENTION, attention
+from assembler.bundle.decoding import PAST, PLAIN_ATTENTION, InPlace, attention
 from assembler.bundle.precisions import Precisions, read_precisions
 from assembler.bundle.runtime import Bundle
 from assembler.check import check
@@ -148,6 +148,31 @@ def test_a_cache_of_8_bits_is_near_and_each_row_of_it_is_by_itself(graph, tmp_pa
     np.save(tmp_path / "photo.npy", np.asarray(PICTURE))
     done = run_alone(tmp_path / "held", "--input", f"photo={tmp_path / 'photo.npy'}", "--text", "question=what?")
     assert done.stdout.removesuffix("\n") == bundle.generate([ROW])[0] and not done.stderr, done.stderr
+
+
+def test_long_prompts_have_a_graph_of_their_own_where_weights_have_4_bits(bundle, graph, tmp_path):
+    long = [{**ROW, "question": "what is it then? " * 5}, {**ROW, "question": "what? " * 60}]
+    report = export(graph, compile_graph(graph), tmp_path / "int4", "int4", [ROW])
+    rows = {row["graph"]: row for row in report["graphs"]}
+    assert 0 < rows["prompts.onnx"]["relative"] != rows["end to end"]["relative"] and rows["prompts.onnx"]["ok"]
+    small = Bundle(tmp_path / "int4")
+    sizes = {name: (small.folder / name).stat().st_size for name in ("prompts.onnx", "decoder.onnx")}
+    assert 0.9 < sizes["prompts.onnx"] / sizes["decoder.onnx"] < 1.1  # its weights are those that are there
+    small.logits([ROW])
+    assert small._reading is None  # a short prompt needs no other session
+    given = small.logits(long)
+    assert small._reading is not None
+    embeds, lengths = small.encode(long)
+    plain = InPlace(small.decoder, "cpu").start(embeds, lengths, 0)
+    whole = InPlace(small.reader(), "cpu").start(embeds, lengths, 0)
+    assert np.abs(given - whole).max() < 1e-5 < np.abs(given - plain).max() < 0.1
+    slots = Slots(small.decoder, "cpu", 2, 500, small.reader)
+    for i, length in enumerate(lengths):
+        assert (slots.prefill(i, embeds[i : i + 1, :length], list(range(length)), 0) == given[i]).all()
+    assert Bundle(bundle[0]).reader is None and not (bundle[0] / "prompts.onnx").exists()
+    (small.folder / "prompts.onnx").write_bytes(b"")
+    with pytest.raises(AssemblerError, match=r"prompts.onnx is not the file that was exported"):
+        Bundle(small.folder)
 
 
 def test_a_prompt_longer_than_the_model_reads_is_said_and_an_answer_ends_where_it_does(bundle):
