@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from assembler.adapters.book import adapters_of
 from assembler.apart import Apart, take_apart
 from assembler.bundle.architecture import Architecture, architecture_of
-from assembler.bundle.decoder import LONGEST, PROMPTS, DecoderWriter, Reach, decoder_writer
+from assembler.bundle.decoder import LONGEST, DecoderWriter, Reach, decoder_writer
 from assembler.bundle.drift import BOUNDS
 from assembler.bundle.genai import write_genai
 from assembler.bundle.graphs import ExportRefused, export_decoder, export_embedding, export_graph, halve, quantize
@@ -218,7 +218,7 @@ def _write_lm(
     switched = {path for adapter in apart for path in adapter.factors}
     writer = decoder_writer(lm, precision, lambda: carried(graph, node), switched, peaks, reach)
     if isinstance(writer, DecoderWriter):
-        writer.write(folder)
+        prompts = writer.write(folder)
         files = {adapter.name: f"{adapter.name}{SUFFIX}" for adapter in apart}
         for adapter in apart:
             write_adapter(folder / files[adapter.name], adapter.factors, writer.real)
@@ -227,7 +227,7 @@ def _write_lm(
             "cache": "in_place",
             "held": held,
             "positions": min(writer.shape.positions, LONGEST),
-            "prompts": PROMPTS if (folder / PROMPTS).exists() else None,
+            "prompts": prompts,
             "origin": "written: " + writer.note,
             "adapters": files,
         }

@@ -40,7 +40,7 @@ def write_gguf_bundle(path: Path, folder: Path) -> None:
     precision = "int4" if all(name in carried for name in matrices) else "int8"
     rotary = dict.fromkeys(shape.kinds, rotary_table(config, shape.head_size))
     writer = DecoderWriter(shape, weights, rotary, precision, carried)
-    writer.write(folder)
+    prompts = writer.write(folder)
     tokenizer = build_tokenizer(header)
     prompt = prepare("{question} {answer}", set(), tokenizer, None, None)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
@@ -53,6 +53,7 @@ def write_gguf_bundle(path: Path, folder: Path) -> None:
         stop=list(prompt.stop),
         max_new_tokens=NEW_TOKENS,
         vocab_size=shape.vocabulary,
+        prompts=prompts,
         cache="in_place",
         positions=min(shape.positions, LONGEST),
         origin=f"written from {path.name}: {writer.note}",

@@ -96,14 +96,16 @@ class DecoderWriter:
         """The type of numbers that are not whole."""
         return REALS.get(self.precision, np.float32)
 
-    def write(self, folder: Path) -> None:
-        """Write the files."""
+    def write(self, folder: Path) -> str | None:
+        """Write the files; the name of the graph for long prompts, where there is one."""
         with WeightFile(folder) as file:
             self._embedding(GraphWriter("embedding", file, self.real)).save(folder / "embedding.onnx")
             decoder = self._decoder(GraphWriter("decoder", file, self.real))
             decoder.save(folder / "decoder.onnx")
-            if decoder.for_prompts():
-                decoder.save(folder / PROMPTS)
+            if not decoder.for_prompts():
+                return None
+            decoder.save(folder / PROMPTS)
+            return PROMPTS
 
     @cached_property
     def _table(self) -> np.ndarray | Blocks:
