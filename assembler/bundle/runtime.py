@@ -53,9 +53,14 @@ class Bundle:
         self._features = next(x for x in self.embedding.get_inputs() if x.name == "features")
 
     def _read(self) -> onnxruntime.InferenceSession:
-        """The decoder's session for long prompts, made when the first one comes."""
+        """The decoder's session for long prompts, made when the first one comes, of the files that were there before.
+
+        Raises:
+            AssemblerError: the folder has been changed since.
+        """
         if self._reading is None:
             assert self.manifest.prompts is not None
+            self._verify()
             with attention(self.manifest.held):
                 self._reading = self._session(self.manifest.prompts, self._decoding.inputs)
         return self._reading

@@ -144,6 +144,8 @@ class Engine:
         self.stop = set(bundle.manifest.stop)
         self.joins = bundle.manifest.cache == "in_place"
         self.rows = rows
+        if self.joins and bundle.reader is not None:
+            bundle.reader()  # now, since another bundle may take the folder while this one still answers
         self.slots = Slots(bundle.decoder, bundle.device, rows, context, bundle.reader) if self.joins else None
         self.running: dict[int, Running] = {}
         self.steps = self.tokens = self.answered = 0

@@ -104,6 +104,19 @@ class Joining(Part):
         return {"nodes": nodes, "edges": ["sound -> ears", "photo -> eyes", "eyes -> tokens", "eyes -> one"]}
 
 
+TALK: dict[str, Any] = {
+    "type": "backbone.causal_lm",
+    "arch": "llama",
+    "config": {
+        "vocab_size": 300,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+    },
+    "prompt": "{photo} {answer}",
+}
+"""A node that is an LLM of width 32, for examples of parts that speak its words."""
 EARS: dict[str, Any] = {
     "sound": {"type": "input.audio", "seconds": 0.48},
     "ears": {

@@ -13,7 +13,7 @@ from assembler.part import Part, WireError
 from assembler.registry import register
 from assembler.values import Dim, Value, value
 from assembler.weights import cached, fetch, parse_source
-from components.projectors._base import token_count
+from components.projectors._base import TALK, token_count
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,15 +50,12 @@ class Conse(Part):
 
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
-        config = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
-        talk = {"type": "backbone.causal_lm", "arch": "llama", "config": {**config, "num_attention_heads": 4}}
-
         def spec(photo: dict[str, Any], **knobs: Any) -> dict[str, Any]:
             nodes = {
                 "photo": {**photo, "size": [32, 32]},
                 "eyes": {"type": "encoder.timm", "model": "test_efficientnet", "output": "logits"},
                 "part": {"type": cls.type, **knobs},
-                "talk": {**talk, "prompt": "{photo} {answer}"},
+                "talk": TALK,
             }
             return {"nodes": nodes, "edges": ["photo -> eyes", "eyes -> part", "part -> talk.photo"]}
 

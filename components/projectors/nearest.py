@@ -11,6 +11,7 @@ from pydantic import Field
 from assembler.part import Part, WireError
 from assembler.registry import register
 from assembler.values import Dim, Value, value
+from components.projectors._base import TALK
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,15 +49,12 @@ class Nearest(Part):
 
     @classmethod
     def examples(cls) -> list[tuple[dict[str, Any], int | None]]:
-        config = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
-        talk = {"type": "backbone.causal_lm", "arch": "llama", "config": {**config, "num_attention_heads": 4}}
-
         def spec(source: dict[str, Any], **encoder: Any) -> dict[str, Any]:
             nodes = {
                 "photo": source,
                 "eyes": {"type": "encoder.timm", "model": "test_efficientnet", **encoder},
                 "part": {"type": cls.type, "size": 6, "top": 2, "spell": 5},
-                "talk": {**talk, "prompt": "{photo} {answer}"},
+                "talk": TALK,
             }
             return {"nodes": nodes, "edges": ["photo -> eyes", "eyes -> part", "part -> talk.photo"]}
 

@@ -170,9 +170,14 @@ def test_long_prompts_have_a_graph_of_their_own_where_weights_have_4_bits(bundle
     for i, length in enumerate(lengths):
         assert (slots.prefill(i, embeds[i : i + 1, :length], list(range(length)), 0) == given[i]).all()
     assert Bundle(bundle[0]).reader is None and not (bundle[0] / "prompts.onnx").exists()
+    serving, idle = Bundle(small.folder), Bundle(small.folder)
+    with contextlib.closing(Engine(serving, rows=1, context=600)):
+        assert serving._reading is not None  # a server needs its folder no more
     (small.folder / "prompts.onnx").write_bytes(b"")
-    with pytest.raises(AssemblerError, match=r"prompts.onnx is not the file that was exported"):
-        Bundle(small.folder)
+    for late in (lambda: Bundle(small.folder), lambda: idle.logits(long)):
+        with pytest.raises(AssemblerError, match=r"prompts.onnx is not the file that was exported"):
+            late()
+    assert (serving.logits(long) == given).all()
 
 
 def test_a_prompt_longer_than_the_model_reads_is_said_and_an_answer_ends_where_it_does(bundle):
