@@ -16,7 +16,7 @@ from assembler.errors import AssemblerError
 from assembler.files import file_hash
 from assembler.gguf import Header, config_of
 from assembler.gguf_blocks import GgufWeights, blocks_of
-from assembler.gguf_tokenizer import build_tokenizer
+from assembler.gguf_tokenizer import read_words
 from assembler.template import prepare
 
 NEW_TOKENS = 256
@@ -41,8 +41,11 @@ def write_gguf_bundle(path: Path, folder: Path) -> None:
     rotary = dict.fromkeys(shape.kinds, rotary_table(config, shape.head_size))
     writer = DecoderWriter(shape, weights, rotary, precision, carried)
     prompts = writer.write(folder)
-    tokenizer = build_tokenizer(header)
-    prompt = prepare("{question} {answer}", set(), tokenizer, None, None)
+    tokenizer = read_words(header)
+    try:
+        prompt = prepare("{question} {answer}", set(), tokenizer, None, None)
+    except ValueError as error:
+        raise AssemblerError(f"{path}: {error}, in a spec that names the file") from error
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     manifest = Manifest(
         name=path.stem,

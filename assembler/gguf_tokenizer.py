@@ -1,6 +1,8 @@
-"""The byte-level BPE tokenizer in a GGUF file's metadata, as transformers' fast tokenizer."""
+"""The byte-level BPE tokenizer in a GGUF file's metadata, by itself or as transformers' fast tokenizer."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from assembler.errors import AssemblerError, told
 
@@ -22,32 +24,80 @@ _SPLITS = {
 PRETOKENIZERS = ("default", "gpt-2", "llama-bpe", "qwen2", "smollm")
 
 
-def build_tokenizer(header: "Header") -> "PreTrainedTokenizerFast":
-    """The tokenizer of `tokenizer.ggml.*`, with its special tokens and its chat template.
+@dataclass(frozen=True)
+class Words:
+    """A tokenizer with its special tokens and its chat template, as far as a prompt is made with it.
+
+    Attributes:
+        special: the texts of the special tokens that the file names, by `bos_token` and the like.
+    """
+
+    backend_tokenizer: "Tokenizer"
+    special: Mapping[str, str]
+    chat_template: str | None
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The token that ends an answer."""
+        return self._id("eos_token")
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """The token that begins a text."""
+        return self._id("bos_token")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, with the tokens that this tokenizer puts around one."""
+        return self.backend_tokenizer.encode(text).ids
+
+    def apply_chat_template(
+        self, messages: Sequence[Mapping[str, str]], tokenize: Literal[False], add_generation_prompt: Literal[True]
+    ) -> str:
+        """The messages as the chat template writes them, up to where the answer begins.
+
+        Raises:
+            jinja2.TemplateError: the template is none, or refuses the messages.
+        """
+        from assembler.chat import render
+
+        assert self.chat_template is not None
+        return render(self.chat_template, messages, **self.special)
+
+    def _id(self, role: str) -> int | None:
+        return self.backend_tokenizer.token_to_id(self.special[role]) if role in self.special else None
+
+
+def read_words(header: "Header") -> Words:
+    """The tokenizer of `tokenizer.ggml.*`.
 
     Raises AssemblerError for a SentencePiece model or a pre-tokenizer that is not known here.
     """
     _check_kind(header)
     with told(f"{header.path}: the tokenizer could not be read"):
-        return _built(header)
+        tokens = header.need("tokenizer.ggml.tokens")
+        roles = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
+        ids = {role: header.get(f"tokenizer.ggml.{name}_token_id") for role, name in roles.items()}
+        special = {f"{role}_token": tokens[index] for role, index in ids.items() if index is not None}
+        tokenizer = _tokenizer(header, tokens, ids)
+        tokenizer.add_special_tokens(list(dict.fromkeys(special.values())))
+        return Words(tokenizer, special, header.get("tokenizer.chat_template"))
 
 
-def _built(header: "Header") -> "PreTrainedTokenizerFast":
-    from transformers import PreTrainedTokenizerFast
+def build_tokenizer(header: "Header") -> "PreTrainedTokenizerFast":
+    """The same as transformers' fast tokenizer; raises as `read_words` does."""
+    words = read_words(header)
+    with told(f"{header.path}: the tokenizer could not be read"):
+        from transformers import PreTrainedTokenizerFast
 
-    tokens = header.need("tokenizer.ggml.tokens")
-    roles = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
-    ids = {role: header.get(f"tokenizer.ggml.{name}_token_id") for role, name in roles.items()}
-    named = {f"{role}_token": tokens[index] for role, index in ids.items() if index is not None}
-    architecture = header.get("general.architecture", "")
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_tokenizer(header, tokens, ids),
-        model_max_length=header.get(f"{architecture}.context_length"),
-        clean_up_tokenization_spaces=False,
-        **named,
-    )
-    tokenizer.chat_template = header.get("tokenizer.chat_template")
-    return tokenizer
+        architecture = header.get("general.architecture", "")
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=words.backend_tokenizer,
+            model_max_length=header.get(f"{architecture}.context_length"),
+            clean_up_tokenization_spaces=False,
+            **words.special,
+        )
+        tokenizer.chat_template = words.chat_template
+        return tokenizer
 
 
 def _check_kind(header: "Header") -> None:

@@ -11,6 +11,10 @@ from assembler.bundle.manifest import PromptPart
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from assembler.gguf_tokenizer import Words
+
+    Tokenizer = PreTrainedTokenizerFast | Words
+
 ANSWER = "answer"
 MARK = "\x02{}\x03"
 """Stands for a slot while the chat template is rendered; control characters that no template touches."""
@@ -60,13 +64,11 @@ class Prompt:
     bos: int | None
 
 
-def prepare(
-    template: str, wired: set[str], tokenizer: PreTrainedTokenizerFast, chat: bool | None, system: str | None
-) -> Prompt:
+def prepare(template: str, wired: set[str], tokenizer: Tokenizer, chat: bool | None, system: str | None) -> Prompt:
     """The prompt for `tokenizer`; `chat` None uses the tokenizer's chat template where it has one.
 
     Raises:
-        ValueError: a chat template was asked for and there is none, or it drops a slot.
+        ValueError: a chat template was asked for and there is none, it drops a slot, or it does not run.
     """
     pieces = [(text, slot) for text, slot in parse(template) if slot != ANSWER]
     last = next((text for text, slot in parse(template) if slot == ANSWER), "")
@@ -81,20 +83,24 @@ def prepare(
     return Prompt(tuple(_parts(body, wired)), lead, tuple(x for x in eos if x is not None), begins)
 
 
-def _chatted(tokenizer: PreTrainedTokenizerFast, body: str, system: str | None) -> str:
+def _chatted(tokenizer: Tokenizer, body: str, system: str | None) -> str:
     messages = [{"role": "user", "content": body}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template is a program of the model's maker, and fails as programs do
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"the chat template fails ({reason}); write `chat: false` and the full prompt") from error
     assert isinstance(text, str)
     if body not in text:
         raise ValueError("the chat template changes the prompt's text; write `chat: false` and the full prompt instead")
     return text
 
 
-def _bos(tokenizer: PreTrainedTokenizerFast) -> int | None:
+def _bos(tokenizer: Tokenizer) -> int | None:
     """The begin token, if this tokenizer puts one before a text."""
-    ids = tokenizer("a")["input_ids"]
+    ids = tokenizer.encode("a")
     return tokenizer.bos_token_id if ids and ids[0] == tokenizer.bos_token_id else None
 
 

