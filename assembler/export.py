@@ -309,9 +309,10 @@ def _write_genai(prompted: Any, folder: Path) -> None:
 
 def seal(folder: Path) -> None:
     """Take the files that came after the manifest into it."""
-    names = [path.name for path in sorted(folder.iterdir()) if path.name != MANIFEST]
-    files = {name: file_hash(folder / name) for name in names}
-    write_manifest(folder, read_manifest(folder).model_copy(update={"files": files}))
+    manifest = read_manifest(folder)
+    late = [path for path in sorted(folder.iterdir()) if path.name not in {MANIFEST, *manifest.files}]
+    files = {**manifest.files, **{path.name: file_hash(path) for path in late}}
+    write_manifest(folder, manifest.model_copy(update={"files": dict(sorted(files.items()))}))
 
 
 def _input(graph: Graph, name: str, folder: Path) -> Input:

@@ -41,7 +41,7 @@ class WeightFile:
         if array.nbytes < INLINE:
             return numpy_helper.from_array(array, name)
         data = array.reshape(-1).view(np.uint8).data
-        digest = hashlib.blake2b(data, digest_size=16).digest()
+        digest = hashlib.sha256(data).digest()  # which processors have an instruction for
         if digest not in self._places:
             self._file.write(b"\0" * (-self._file.tell() % PAGE))
             self._places[digest] = (self._file.tell(), array.nbytes)

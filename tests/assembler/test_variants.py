@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from PIL import Image
 
 from assembler.bundle.decoding import PAST, PLAIN_ATTENTION, InPlace, attention
@@ -315,6 +316,7 @@ def in_a_child(work) -> Child:
         return Child(pid)
     code = 1
     with contextlib.suppress(BaseException):
+        torch.set_num_threads(1)  # OpenMP's other threads are not forked, and it would wait for them
         work()
         code = 0
     os._exit(code)
