@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from assembler.adapters.book import adapters_of
 from assembler.apart import Apart, take_apart
 from assembler.bundle.architecture import Architecture, architecture_of
-from assembler.bundle.decoder import LONGEST, DecoderWriter, Reach, decoder_writer
+from assembler.bundle.decoder import LONGEST, PROMPTS, DecoderWriter, Reach, decoder_writer
 from assembler.bundle.drift import BOUNDS
+from assembler.bundle.genai import GRAPH as GENAI
 from assembler.bundle.genai import write_genai
 from assembler.bundle.graphs import ExportRefused, export_decoder, export_embedding, export_graph, halve, quantize
 from assembler.bundle.linears import Blocks
@@ -47,29 +48,32 @@ from assembler.ragged import Ragged
 from assembler.weights import cached, parse_source
 
 SAMPLES = 8
+OWN = {"embedding.onnx", "decoder.onnx", PROMPTS, GENAI}
+"""Graphs that are no slot's."""
 RUNNER = Path(__file__).with_name("bundle") / "run_bundle.py"
 """Goes into each bundle: asks it with onnxruntime, numpy and tokenizers alone."""
 
 
 class Branch(nn.Module):
-    """Everything between the inputs and one slot: their tensors (and masks) -> tokens [B, T, D] and their mask.
+    """Everything between the inputs and some nodes: their tensors (and masks) -> each one's tokens [B, T, D] and mask.
 
     Attributes:
         names: what its tensors are called, in order.
     """
 
-    def __init__(self, graph: Graph, assembly: Assembly, source: str) -> None:
+    def __init__(self, graph: Graph, assembly: Assembly, *sources: str) -> None:
         super().__init__()
-        around = graph.ancestors(source)
-        self.inputs = [node for node in around if graph.is_input(node)]
+        around = {node for source in sources for node in graph.ancestors(source)}
+        self.inputs = [node for node in graph.order if node in around and graph.is_input(node)]
         self.names = [key for node in self.inputs for key in _keys(graph, node)]
         plan = [step for step in assembly.plan if step.node in around]
-        self.source = source
+        self.sources = sources
         self.part = Assembly({step.node: assembly.nodes[step.node] for step in plan}, plan, assembly.ragged)
 
-    def forward(self, *tensors: Tensor) -> Any:
-        value = self.part.values(dict(zip(self.names, tensors, strict=True)))[self.source]
-        return tuple(value) if isinstance(value, Ragged) else value
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        values = self.part.values(dict(zip(self.names, tensors, strict=True)))
+        found = [values[source] for source in self.sources]
+        return tuple(x for value in found for x in (value if isinstance(value, Ragged) else (value,)))
 
 
 def _keys(graph: Graph, node: str) -> list[str]:
@@ -188,20 +192,54 @@ def _write_graphs(
     reach: Sequence[Reach] | None,
 ) -> dict[str, Any]:
     lm: Any = assembly.nodes[node].lm  # type: ignore[union-attr]
-    for slot in graph.slot_tokens(node):
-        say(f"graph of {slot}")
-        branch = Branch(graph, assembly, feeder(graph, node, slot))
+    for slots in shared(graph, node, precisions):
+        say(f"graph of {' and '.join(slots)}")
+        sources = {slot: feeder(graph, node, slot) for slot in slots}
+        branch = Branch(graph, assembly, *sources.values())
         sample = {key: x for name in branch.inputs for key, x in drawn_sample(graph, name, 2).items()}
-        outputs = ["features", "mask"] if branch.source in graph.masked else ["features"]
+        outputs = [name for slot in slots for name in _outputs(slots, slot, sources[slot] in graph.masked)]
         axes = {name: {0: "batch"} for name in branch.names}
         arguments = tuple(sample[name] for name in branch.names)
 
         def trace(path: Path, branch=branch, arguments=arguments, outputs=outputs, axes=axes) -> None:
             export_graph(branch, arguments, path, branch.names, outputs, axes)
 
-        _traced(trace, folder / f"{slot}.onnx", precisions.slots.get(slot, "fp32"))
+        _traced(trace, folder / graph_file(slots), precisions.slots.get(slots[0], "fp32"))
     say("decoder and embedding")
     return _write_lm(graph, lm, node, folder, precisions.decoder, apart, peaks, reach)
+
+
+def shared(graph: Graph, node: str, precisions: Precisions) -> list[list[str]]:
+    """The slots of `node` by the graph that fills them: one for all that share a part, so that it is held and run once.
+
+    They also read the same inputs and have one precision.
+    """
+    slots = list(graph.slot_tokens(node))
+    around = {slot: set(graph.ancestors(feeder(graph, node, slot))) for slot in slots}
+    inputs = {slot: {name for name in around[slot] if graph.is_input(name)} for slot in slots}
+
+    def alike(one: str, other: str) -> bool:
+        same = inputs[one] == inputs[other] and precisions.slots.get(one) == precisions.slots.get(other)
+        return same and bool(around[one] & around[other] - inputs[one])
+
+    groups: list[list[str]] = []
+    for slot in slots:
+        near = [group for group in groups if any(alike(slot, other) for other in group)]
+        groups = [group for group in groups if group not in near]
+        groups.append([*(other for group in near for other in group), slot])
+    return groups
+
+
+def graph_file(slots: Sequence[str]) -> str:
+    """What the graph that fills some slots is called, which is not what the bundle's other graphs are."""
+    stem = "-".join(slots) if len(slots) < 4 else f"{slots[0]}-and-{len(slots) - 1}-more"
+    return f"{stem}-slot.onnx" if f"{stem}.onnx" in OWN else f"{stem}.onnx"
+
+
+def _outputs(slots: Sequence[str], slot: str, ragged: bool) -> tuple[str, ...]:
+    """The outputs for a slot of the graph that fills some."""
+    names = ("features", "mask") if len(slots) == 1 else (f"{slot}_features", f"{slot}_mask")
+    return names if ragged else names[:1]
 
 
 def _write_lm(
@@ -272,15 +310,18 @@ def _write_manifest(graph: Graph, node: str, folder: Path, precisions: Precision
     write_text(folder / "spec.yaml", graph.spec.dump())
     shutil.copyfile(RUNNER, folder / RUNNER.name)
     slots, inputs = {}, {}
+    together = {slot: group for group in shared(graph, node, precisions) for slot in group}
     for slot, tokens in graph.slot_tokens(node).items():
-        source = feeder(graph, node, slot)
+        source, group = feeder(graph, node, slot), together[slot]
         names = [name for name in graph.ancestors(source) if graph.is_input(name)]
+        ragged = source in graph.masked
         slots[slot] = Slot(
-            graph=f"{slot}.onnx",
+            graph=graph_file(group),
             inputs=names,
             tokens=tokens,
-            ragged=source in graph.masked,
+            ragged=ragged,
             precision=precisions.slots.get(slot, "fp32"),
+            outputs=() if len(group) == 1 else _outputs(group, slot, ragged),
         )
         inputs.update({name: _input(graph, name, folder) for name in names})
     manifest = Manifest(

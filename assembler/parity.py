@@ -74,15 +74,18 @@ def parity(
     loaded = time.perf_counter() - started
     asked = samples(graph, node, rows)
     table = []
+    given_by = {name: x for file in bundle.manifest.encoders for name, x in bundle.features(file, asked).items()}
     for slot, features in zip(graph.slot_tokens(node), reference["features"], strict=True):
-        given, real = bundle.features(slot, asked)
+        given, real = given_by[slot]
+        filled = bundle.manifest.slots[slot]
+        name = f"{filled.graph}, {slot}" if filled.outputs else filled.graph
         wanted, mask = parted(features)
         if mask is not None:
             assert real is not None
             if not (mask.cpu().numpy() == real).all():
-                raise AssemblerError(f"{slot}.onnx marks other tokens as real than torch does; nothing was written")
+                raise AssemblerError(f"{name} marks other tokens as real than torch does; nothing was written")
             wanted, given = wanted[mask], given[real]
-        table.append(compare(f"{slot}.onnx", wanted, given, LIMITS[precisions.slots.get(slot, "fp32")]))
+        table.append(compare(name, wanted, given, LIMITS[precisions.slots.get(slot, "fp32")]))
     bound = max(BOUNDS[precision] for precision in precisions.all) if max_kl is None else max_kl
     exact = precisions.all == {"fp32"}
     whole, greedy, moved, ok = _end_to_end(bundle, asked, reference, bound, exact)

@@ -153,6 +153,7 @@ class Slot(Strict):
 
     `precision` is that of the graph's weights.
     Where it is `ragged` the graph's second output is a mask [B, tokens], and only the real ones enter the prompt.
+    A graph that fills several slots has `outputs` for each: the names of its features and, where it is ragged, mask.
     """
 
     graph: FileName
@@ -160,6 +161,13 @@ class Slot(Strict):
     tokens: int = Field(ge=1, le=2**20)
     ragged: bool = False
     precision: Precision = "fp32"
+    outputs: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _named(self) -> Slot:
+        if self.outputs and len(self.outputs) != 1 + self.ragged:
+            raise ValueError(f"{self.graph}: `outputs` names {1 + self.ragged} of the graph's")
+        return self
 
 
 class PromptPart(Strict):
@@ -243,9 +251,14 @@ class Manifest(Strict):
         return [getattr(p, field) for p in processors for field in FILES if getattr(p, field, None)]
 
     @property
+    def encoders(self) -> list[str]:
+        """The file of every graph that fills slots."""
+        return list(dict.fromkeys(slot.graph for slot in self.slots.values()))
+
+    @property
     def graphs(self) -> list[str]:
         """The file of every graph."""
-        return [*(slot.graph for slot in self.slots.values()), self.embedding, self.decoder]
+        return [*self.encoders, self.embedding, self.decoder]
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -105,6 +105,7 @@ class Bundle:
     def features(self, slot, files, words):
         """What a slot's graph makes of its inputs: the real rows [n, D]."""
         session, feeds = self.session(slot["graph"]), {}
+        names = slot.get("outputs") or None
         takes = {x.name: x for x in session.get_inputs()}
         for name in slot["inputs"]:
             values, about = self.values(name, files, words), self.about["inputs"][name]["processor"]
@@ -116,7 +117,7 @@ class Bundle:
             for key, array in ((name, values), (f"{name}_mask", mask)):
                 if key in takes:
                     feeds[key] = array[None].astype(TYPES[takes[key].type])
-        out = session.run(None, feeds)
+        out = session.run(names, feeds)
         return out[0][0][out[1][0]] if slot["ragged"] else out[0][0]
 
     def values(self, name, files, words):

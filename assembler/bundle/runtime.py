@@ -21,6 +21,8 @@ from assembler.errors import AssemblerError, told
 from assembler.files import file_hash
 
 Sample = Mapping[str, Any]
+Features = tuple[np.ndarray, np.ndarray | None]
+"""What fills a slot: [n, tokens, D], and where it is ragged the mask [n, tokens] of those that are real."""
 
 
 class Bundle:
@@ -42,7 +44,7 @@ class Bundle:
                 "name CUDAExecutionProvider, or export fp16 or fp32"
             )
         self.tokenizer = self._tokenizer()
-        self.encoders = {name: self._session(slot.graph, set()) for name, slot in self.manifest.slots.items()}
+        self.encoders = {file: self._session(file, set()) for file in self.manifest.encoders}
         self.embedding = self._session(self.manifest.embedding, {"input_ids", "features"})
         self._decoding = CACHES[self.manifest.cache]
         with attention(self.manifest.held):
@@ -65,22 +67,28 @@ class Bundle:
                 self._reading = self._session(self.manifest.prompts, self._decoding.inputs)
         return self._reading
 
-    def features(self, name: str, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray | None]:
-        """What the slot's graph makes of its inputs: [n, tokens, D], and the mask [n, tokens] where it is ragged."""
-        slot, session = self.manifest.slots[name], self.encoders[name]
+    def features(self, file: str, samples: Sequence[Sample]) -> dict[str, Features]:
+        """What a graph makes of its inputs, for each slot that it fills."""
+        slots = {name: slot for name, slot in self.manifest.slots.items() if slot.graph == file}
+        session = self.encoders[file]
         types = {x.name: DTYPES[x.type] for x in session.get_inputs()}
+        names = [x.name for x in session.get_outputs()]
         feeds: dict[str, np.ndarray] = {}
-        for key in slot.inputs:
+        for key in next(iter(slots.values())).inputs:
             for suffix, batch in self._tensors(key, samples).items():
                 full = f"{key}_{suffix}" if suffix else key
                 if full in types:
                     feeds[full] = batch.astype(types[full], copy=False)
-        with told(f"{slot.graph} does not run; export again"):
-            out = [np.asarray(x) for x in session.run(None, feeds)]
-        if out[0].ndim != 3 or out[0].shape[1] != slot.tokens or len(out) != 1 + slot.ragged:
-            shapes = " and ".join(str(x.shape) for x in out)
-            raise AssemblerError(f"{name}: {slot.graph} gave {shapes}, not [n, {slot.tokens}, D]; export again")
-        return out[0], out[1] if slot.ragged else None
+        with told(f"{file} does not run; export again"):
+            given = dict(zip(names, map(np.asarray, session.run(None, feeds)), strict=True))
+        found: dict[str, Features] = {}
+        for name, slot in slots.items():
+            out = [given[x] for x in slot.outputs or names if x in given]
+            if len(out) != 1 + slot.ragged or out[0].ndim != 3 or out[0].shape[1] != slot.tokens:
+                shapes = " and ".join(str(x.shape) for x in out) or "nothing"
+                raise AssemblerError(f"{name}: {file} gave {shapes}, not [n, {slot.tokens}, D]; export again")
+            found[name] = out[0], out[1] if slot.ragged else None
+        return found
 
     def _tensors(self, key: str, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
         """The batch of one input, and its mask."""
@@ -174,8 +182,11 @@ class Bundle:
         used = [name for name in slots if any({"slot": name} in parts for parts in prompts)]
         start, blocks = self.manifest.vocab_size, []
         places: dict[str, list[np.ndarray]] = {}
+        filled: dict[str, Features] = {}
         for name in used:
-            out, real = self.features(name, batch)  # [B, tokens, D]
+            if name not in filled:
+                filled |= self.features(slots[name].graph, batch)
+            out, real = filled[name]  # [B, tokens, D]
             numbers = start + np.arange(out.shape[0] * out.shape[1]).reshape(out.shape[:2])  # [B, tokens]
             places[name] = [row if real is None else row[real[i]] for i, row in enumerate(numbers)]
             start += numbers.size

@@ -58,7 +58,7 @@ def called(manifest: Manifest) -> str:
 
 def model_names(manifest: Manifest) -> dict[str, str]:
     """What each graph's model is called: file -> name."""
-    return {file: f"{called(manifest)}_{Path(file).stem}" for file in dict.fromkeys(manifest.graphs)}
+    return {file: f"{called(manifest)}_{Path(file).stem}" for file in manifest.graphs}
 
 
 def _graph(folder: Path, file: str, target: Path, name: str) -> dict[str, Any]:

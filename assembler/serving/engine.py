@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,7 +149,7 @@ class Engine:
         self.slots = Slots(bundle.decoder, bundle.device, rows, context, bundle.reader) if self.joins else None
         self.running: dict[int, Running] = {}
         self.steps = self.tokens = self.answered = 0
-        self._features: OrderedDict[Hashable, np.ndarray] = OrderedDict()
+        self._features: OrderedDict[Hashable, dict[str, np.ndarray]] = OrderedDict()
         self._cached = cached
         self._arrived: deque[Answer] = deque()
         self._ready: deque[Prepared] = deque()
@@ -229,10 +229,10 @@ class Engine:
         request, manifest = answer.request, self.bundle.manifest
         parts = segments(manifest.prompt, request.sample)
         blocks, rows, names = [], {}, {}
-        start = manifest.vocab_size
+        start, given = manifest.vocab_size, self._given([part["slot"] for part in parts if "slot" in part], request)
         for part in parts:
             if "slot" in part:
-                block, name = self._slot(part["slot"], request)
+                block, name = given[part["slot"]]
                 rows[part["slot"]] = range(start, start + len(block))
                 names.update({start + i: (name, i) for i in range(len(block))})
                 start += len(block)
@@ -248,21 +248,30 @@ class Engine:
         self.bundle.adapter(request.adapter)  # one that is not there is told now
         return Prepared(answer, embeds, [key_in(request, names.get(i, i)) for i in ids], limit)
 
-    def _slot(self, slot: str, request: Request) -> tuple[np.ndarray, Hashable]:
-        """The real feature rows [n, D] of a slot, and what to call them."""
-        inputs = self.bundle.manifest.slots[slot].inputs
+    def _given(self, wanted: Sequence[str], request: Request) -> dict[str, tuple[np.ndarray, Hashable]]:
+        """The real feature rows [n, D] of each slot, and what to call them."""
+        slots = self.bundle.manifest.slots
+        found: dict[str, tuple[np.ndarray, Hashable]] = {}
+        for file in dict.fromkeys(slots[name].graph for name in wanted):
+            blocks, key = self._made(file, request)
+            found.update({name: (block, (name, key)) for name, block in blocks.items()})
+        return found
+
+    def _made(self, file: str, request: Request) -> tuple[dict[str, np.ndarray], Hashable]:
+        """The real feature rows [n, D] of every slot that a graph fills, and what to call them."""
+        inputs = next(slot.inputs for slot in self.bundle.manifest.slots.values() if slot.graph == file)
         known = all(name in request.keys for name in inputs)
-        key = (slot, *(request.keys[name] for name in inputs)) if known else (slot, object())
+        key = (file, *(request.keys[name] for name in inputs)) if known else (file, object())
         if key in self._features:
             self._features.move_to_end(key)
             return self._features[key], key
-        out, real = self.bundle.features(slot, [request.sample])
-        block = out[0] if real is None else out[0][real[0]]
+        made = self.bundle.features(file, [request.sample])
+        blocks = {name: out[0] if real is None else out[0][real[0]] for name, (out, real) in made.items()}
         if known:
-            self._features[key] = block
+            self._features[key] = blocks
             while len(self._features) > self._cached:
                 self._features.popitem(last=False)
-        return block, key
+        return blocks, key
 
     # --- decoding
 
