@@ -169,6 +169,8 @@ def measured(peers: dict[str, Path | None], rounds: int) -> dict[str, Any]:
         drifts = {name: kl(contender, ids, exact) for name, contender in alone.items()}
         prompt, long = (np.resize(ids, size).tolist() for size in (PROMPT, LONG))
         reads, speeds, before = [], {name: [] for name in everyone}, others()
+        for name, contender in everyone.items():  # what a session makes at its first prompt is no part of a speed
+            speed(contender, long if str(LONG) in name else prompt, 1)
         for _ in range(rounds):
             reads.append(bandwidth())
             for name, contender in everyone.items():

@@ -157,6 +157,7 @@ class Rows:
         self.session, self.device, self.buffers, self.reader = session, device, buffers, reader
         self.names = [x.name for x in session.get_outputs()]
         self.types = {x.name: DTYPES[x.type] for x in session.get_inputs() if x.name in buffers}
+        self.classes = 0
 
     def prompt(self, row: int, embeds: np.ndarray, held: int, adapter: Matrices) -> np.ndarray:
         """Logits [V] after `embeds` [T, D], which come behind `held` positions of a row."""
@@ -175,18 +176,26 @@ class Rows:
         mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
         binding.bind_cpu_input("inputs_embeds", np.ascontiguousarray(embeds))
         binding.bind_cpu_input("attention_mask", mask)
+        out = np.empty((end - first, self.classes), np.float32)
         for name in self.names:
-            if name == "logits":
-                binding.bind_output(name, "cpu")
-            else:
+            if name != "logits":
                 binding.bind_output(name, *self._view(name.replace(PRESENT, PAST), first, end))
+            elif out.size:
+                binding.bind_output(name, "cpu", 0, out.dtype, out.shape, out.ctypes.data)
+            else:
+                binding.bind_output(name, "cpu")
         for name in self.buffers:
             binding.bind_input(name, *self._view(name, first, end))
         for name, value in adapter.items():
             binding.bind_ortvalue_input(name, value)
         with told("the bundle's decoder does not run; export again"):
             session.run_with_iobinding(binding)
-        return binding.get_outputs()[self.names.index("logits")].numpy()
+        if out.size:
+            return out
+        found = binding.get_outputs()[self.names.index("logits")].numpy()
+        if self.device == "cpu":  # from now on they go where they are read: a list of all outputs takes its time
+            self.classes = found.shape[1]
+        return found
 
     def _view(self, name: str, first: int, end: int) -> tuple:
         """A range of rows of a buffer, as onnxruntime binds it."""
@@ -220,13 +229,21 @@ class InPlace(Decoding):
                 self.binding.bind_ortvalue_output(name, self.buffers[name.replace(PRESENT, PAST)])
         for name, value in [*self.buffers.items(), *self.adapter.items()]:
             self.binding.bind_ortvalue_input(name, value)
+        self.logits: np.ndarray | None = None
 
     def _run(self, embeds: np.ndarray) -> np.ndarray:
         self._bind(self.binding, inputs_embeds=embeds, attention_mask=self._mask())
-        self.binding.bind_output("logits", "cpu")
+        if self.logits is None:
+            self.binding.bind_output("logits", "cpu")
         with told("the bundle's decoder does not run; export again"):
             self.session.run_with_iobinding(self.binding)
-        return self.binding.get_outputs()[self.names.index("logits")].numpy()
+        if self.logits is not None:
+            return self.logits.copy()
+        found = self.binding.get_outputs()[self.names.index("logits")].numpy()
+        if self.device == "cpu":  # from now on they go where they are read: a list of all outputs takes its time
+            self.logits = np.empty_like(found)
+            self.binding.bind_output("logits", "cpu", 0, found.dtype, found.shape, self.logits.ctypes.data)
+        return found
 
 
 CACHES: dict[str, type[Decoding]] = {"grows": Growing, "in_place": InPlace}
