@@ -168,12 +168,12 @@ def measured(peers: dict[str, Path | None], rounds: int) -> dict[str, Any]:
         alone = {name: c for name, c in everyone.items() if name not in apart}
         drifts = {name: kl(contender, ids, exact) for name, contender in alone.items()}
         prompt, long = (np.resize(ids, size).tolist() for size in (PROMPT, LONG))
-        reads, speeds, before = [], {name: [] for name in everyone}, others()
+        reads, speeds, before = {name: [] for name in everyone}, {name: [] for name in everyone}, others()
         for name, contender in everyone.items():  # what a session makes at its first prompt is no part of a speed
             speed(contender, long if str(LONG) in name else prompt, 1)
         for _ in range(rounds):
-            reads.append(bandwidth())
             for name, contender in everyone.items():
+                reads[name].append(bandwidth())  # beside each, since other machines on the same host change it
                 speeds[name].append(speed(contender, long if str(LONG) in name else prompt, STEPS))
         busy, own = others(before)
     facts["others"] = max(0.0, busy - own) / busy
@@ -190,17 +190,18 @@ def _exact(eager: Contender, ids: Sequence[int]) -> np.ndarray:
 def told(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """(what, figure, target): the rows of the table."""
     speeds, drifts, reports = found["speeds"], found["kl"], found["reports"]
-    limit = statistics.median(found["bandwidth"])
+    reads = [read for name in speeds for read in found["bandwidth"][name]]
 
     def ratio(one: str, other: str, what: str, what_other: str = "") -> float:
         pairs = zip(speeds[one], speeds[other], strict=True)
         return statistics.median(a[what] / b[what_other or what] for a, b in pairs)
 
     def share(name: str) -> float:
-        return statistics.median(s["decode"] for s in speeds[name]) * found["traffic"][name] / limit
+        pairs = zip(speeds[name], found["bandwidth"][name], strict=True)
+        return statistics.median(speed["decode"] * found["traffic"][name] / read for speed, read in pairs)
 
-    low, high = min(found["bandwidth"]), max(found["bandwidth"])
-    read = f"{limit / 1e9:.1f} GB/s ({low / 1e9:.1f} to {high / 1e9:.1f}); {found['others']:.0%} of the CPU was others'"
+    low, middle, high = (read / 1e9 for read in (min(reads), statistics.median(reads), max(reads)))
+    read = f"{middle:.1f} GB/s ({low:.1f} to {high:.1f}); {found['others']:.0%} of the CPU was others'"
     yield "memory read by two threads", read, ""
     for name in speeds:
         fast, slow = (statistics.median(s[what] for s in speeds[name]) for what in ("prefill", "decode"))
