@@ -35,12 +35,11 @@ def _environment() -> ImmutableSandboxedEnvironment:
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
     )
     found.filters["tojson"] = _json
-    found.globals = {
+    found.globals |= {
         "raise_exception": _refuse,
         "strftime_now": lambda form: datetime.now().strftime(form),
         "namespace": _Names,
         "dict": lambda *given, **named: dict(*given, **named),
-        "range": found.globals["range"],  # the sandbox's, which is short
     }
     return found
 

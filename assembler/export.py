@@ -16,7 +16,6 @@ from assembler.apart import Apart, take_apart
 from assembler.bundle.architecture import Architecture, architecture_of
 from assembler.bundle.decoder import LONGEST, PROMPTS, DecoderWriter, Reach, decoder_writer
 from assembler.bundle.drift import BOUNDS
-from assembler.bundle.genai import GRAPH as GENAI
 from assembler.bundle.genai import write_genai
 from assembler.bundle.graphs import ExportRefused, export_decoder, export_embedding, export_graph, halve, quantize
 from assembler.bundle.linears import Blocks
@@ -48,8 +47,8 @@ from assembler.ragged import Ragged
 from assembler.weights import cached, parse_source
 
 SAMPLES = 8
-OWN = {"embedding.onnx", "decoder.onnx", PROMPTS, GENAI}
-"""Graphs that are no slot's."""
+OWN = {"embedding.onnx", "decoder.onnx", PROMPTS}
+"""Graphs that are no slot's, whatever a slot is called."""
 RUNNER = Path(__file__).with_name("bundle") / "run_bundle.py"
 """Goes into each bundle: asks it with onnxruntime, numpy and tokenizers alone."""
 
@@ -321,7 +320,7 @@ def _write_manifest(graph: Graph, node: str, folder: Path, precisions: Precision
             tokens=tokens,
             ragged=ragged,
             precision=precisions.slots.get(slot, "fp32"),
-            outputs=() if len(group) == 1 else _outputs(group, slot, ragged),
+            outputs=None if len(group) == 1 else _outputs(group, slot, ragged),
         )
         inputs.update({name: _input(graph, name, folder) for name in names})
     manifest = Manifest(

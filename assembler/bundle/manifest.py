@@ -161,7 +161,7 @@ class Slot(Strict):
     tokens: int = Field(ge=1, le=2**20)
     ragged: bool = False
     precision: Precision = "fp32"
-    outputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] | None = None
 
     @model_validator(mode="after")
     def _named(self) -> Slot:

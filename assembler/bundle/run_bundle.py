@@ -80,7 +80,7 @@ class Bundle:
 
     def prompt(self, files, words):
         """inputs_embeds [1, T, D] of the sample: ids from vocab_size on are rows of the slots' features."""
-        bos, text = self.about.get("bos"), ""
+        self.made, bos, text = {}, self.about.get("bos"), ""
         rows: list = []
         ids = [] if bos is None else [bos]
         for part in [*self.about["prompt"], {"slot": None}]:
@@ -104,8 +104,13 @@ class Bundle:
 
     def features(self, slot, files, words):
         """What a slot's graph makes of its inputs: the real rows [n, D]."""
+        made = self.made[slot["graph"]] = self.made.get(slot["graph"]) or self.run(slot, files, words)
+        out = [made[name] for name in slot.get("outputs") or made]
+        return out[0][0][out[1][0]] if slot["ragged"] else out[0][0]
+
+    def run(self, slot, files, words):
+        """Every output of a slot's graph by name, for one sample."""
         session, feeds = self.session(slot["graph"]), {}
-        names = slot.get("outputs") or None
         takes = {x.name: x for x in session.get_inputs()}
         for name in slot["inputs"]:
             values, about = self.values(name, files, words), self.about["inputs"][name]["processor"]
@@ -117,8 +122,7 @@ class Bundle:
             for key, array in ((name, values), (f"{name}_mask", mask)):
                 if key in takes:
                     feeds[key] = array[None].astype(TYPES[takes[key].type])
-        out = session.run(names, feeds)
-        return out[0][0][out[1][0]] if slot["ragged"] else out[0][0]
+        return dict(zip([x.name for x in session.get_outputs()], session.run(None, feeds), strict=True))
 
     def values(self, name, files, words):
         """One input's tensor, without its batch axis."""

@@ -24,6 +24,8 @@ TEMPLATES = {
     "{% endfor %}",
     "json": "{{ messages | tojson }} {{ messages | tojson(indent=2) }} {{ dict(a='<', b=[1]) | tojson }}",
     "marked for training": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}.",
+    "what jinja2 brings": "{% set sep = joiner('|') %}{% set c = cycler('a', 'b') %}"
+    "{% for m in messages %}{{ sep() }}{{ c.next() }}{{ m.role }}{% endfor %}",
     "a macro": "{% macro say(m, end='') %}{{ m.role }}: {{ m.content }}{{ end }}{% endmacro %}"
     "{% for m in messages %}{{ say(m, '|' if not loop.last) }}{% endfor %}",
     "what may be given": "{% if tools %}tools{% endif %}{% if documents is not none %}documents{% endif %}"
@@ -52,6 +54,7 @@ def test_a_template_says_what_it_says_in_transformers(template, messages) -> Non
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
         "{{ messages.__class__.__name__ }}",
         "{{ render.__globals__ }}",
+        "{{ lipsum.__globals__ }}",
         "{{ namespace.__init__.__globals__ }}",
         "{{ raise_exception.__globals__['json'] }}",
         "{{ strftime_now.__code__ }}",

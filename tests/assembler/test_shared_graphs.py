@@ -1,5 +1,6 @@
 """Slots that share an encoder share its graph: it is held once and run once, and fills each as torch does."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,9 @@ def test_each_slot_is_filled_as_in_torch_and_no_weight_is_there_twice(exported) 
     named = [row["graph"] for row in report["graphs"]]
     assert {"near-far.onnx, near", "near-far.onnx, far", "decoder-slot.onnx"} <= set(named)
     assert sorted(Bundle(folder).manifest.encoders) == sorted(FILES)
+    slots = json.loads((folder / "manifest.json").read_text())["slots"]
+    assert "outputs" not in slots["decoder"] and slots["far"]["outputs"] == ["far_features"]
+    assert slots["low"]["outputs"] == ["low_features", "low_mask"]
     weights = [x.raw_data for x in onnx.load(folder / "near-far.onnx").graph.initializer if len(x.raw_data) > 512]
     assert len(weights) == len(set(weights)) > 4
 
@@ -125,6 +129,13 @@ def test_a_graph_of_two_slots_runs_once_a_prompt(exported, monkeypatch) -> None:
     finally:
         engine.close()
     assert sorted(runs) == sorted([*FILES, *FILES])  # of four requests two were known
+
+
+def test_graphs_leave_each_other_the_processors(exported) -> None:
+    bundle = Bundle(exported[0])
+    for session in (*bundle.encoders.values(), bundle.embedding, bundle.decoder):
+        wait = session.get_session_options().get_session_config_entry("session.intra_op.spin_duration_us")
+        assert int(wait) <= 1000
 
 
 def test_the_bundles_own_script_and_triton_take_it(exported, tmp_path: Path) -> None:
