@@ -34,7 +34,7 @@ from transformers import (
 )
 
 from assembler.bundle.graphs import ExportRefused, export_decoder, export_embedding, export_graph, quantize
-from assembler.bundle.manifest import ImageProcessor, Input, Manifest, Slot, write_manifest
+from assembler.bundle.manifest import ImageProcessor, Input, Manifest, PromptPart, Slot, write_manifest
 from assembler.bundle.parity import compare
 from assembler.bundle.processor import open_image, preprocess
 from assembler.bundle.runtime import Bundle
@@ -329,6 +329,23 @@ def test_features_are_those_of_the_encoder(served):
         "photo", encoder(pixels), bundle.features("photo.onnx", [{"photo": image} for image in images])["photo"][0]
     )
     assert row["ok"], row
+
+
+def test_a_manifest_written_earlier_has_the_digest_that_it_was_given_then() -> None:
+    """A field that was added since says nothing where it was not used; else every older bundle would be refused."""
+    names = ("photo.onnx", "embedding.onnx", "decoder.onnx", "tokenizer.json")
+    manifest = Manifest(
+        name="old",
+        precision="fp32",
+        inputs={"photo": Input(processor=ImageProcessor(size=(8, 8)))},
+        slots={"photo": Slot(graph="photo.onnx", inputs=["photo"], tokens=4)},
+        prompt=[PromptPart(slot="photo")],
+        stop=[2],
+        max_new_tokens=3,
+        vocab_size=9,
+        files={name: str(i) for i, name in enumerate(names)},
+    )
+    assert manifest.own_digest() == "8b80edfde1f92360cc1c4290824cf810f15401507e66cc864673b246acd4e8a1"
 
 
 def copied(bundle: Bundle, folder, **changes):
