@@ -105,11 +105,14 @@ class Peer:
 Contender = Bundled | Eager | Peer
 
 
-def speed(contender: Contender, ids: Sequence[int], steps: int) -> dict[str, float]:
-    """Tokens a second of a prompt, `prefill`, and of `steps` tokens that follow, each the likeliest, `decode`."""
+def speed(contender: Contender, ids: Sequence[int], steps: int, prompts: int = 1) -> dict[str, float]:
+    """Tokens a second of a prompt, `prefill`, and of `steps` tokens that follow, each the likeliest, `decode`.
+
+    The prompt is read `prompts` times, of which the median counts.
+    """
     if isinstance(contender, Peer):
-        return contender.tell(do="speed", ids=list(ids), steps=steps)
-    found = _peer.speed(contender, list(ids), steps)
+        return contender.tell(do="speed", ids=list(ids), steps=steps, prompts=prompts)
+    found = _peer.speed(contender, list(ids), steps, prompts)
     rows = getattr(contender, "batch", 1)
     return {key: rows * value for key, value in found.items()}
 
@@ -128,10 +131,11 @@ def kl(contender: Contender, ids: Sequence[int], exact: np.ndarray) -> float:
 def bandwidth(size: int = 768 * 2**20, reads: int = 9) -> float:
     """Bytes a second that two threads read of memory: the median of several reads of one large matrix.
 
-    The read is a product with a vector, as decoding is; nothing else here reads faster.
+    The read is a product with a vector, as decoding is, of what numpy lays out in large pages where it can; nothing
+    else here reads faster.
     """
     torch.set_num_threads(_peer.THREADS)
-    matrix, vector = torch.ones(size // 4 // 4096, 4096), torch.ones(4096)
+    matrix, vector = torch.from_numpy(np.ones((size // 4 // 4096, 4096), np.float32)), torch.ones(4096)
     return size / statistics.median(_timed(lambda: matrix @ vector) for _ in range(reads + 1))
 
 

@@ -25,7 +25,7 @@ from assembler.bundle.architecture import (
     names,
     unexpected,
 )
-from assembler.bundle.linears import BLOCK, Blocks, blockwise, dense, dynamic, nearest, pieces, stacked
+from assembler.bundle.linears import BLOCK, Blocks, blockwise, dense, dynamic, nearest, stacked
 from assembler.bundle.smoothing import Peaks, smoothed
 from assembler.bundle.switching import input_names
 from assembler.bundle.writing import ORT, GraphWriter, WeightFile
@@ -296,7 +296,12 @@ class DecoderWriter:
         return blockwise(graph, x, "table", table)[0]
 
     def _linears(self, graph: GraphWriter, x: str, paths: list[str], split: bool = True) -> list[str]:
-        """Several linears of one x as one; apart again where they are to be `split`."""
+        """Several linears of one x, as one product where that is faster; apart again where they are to be `split`.
+
+        Cutting costs a copy of what was made, which only the products in blocks win back.
+        """
+        if split and not any(self._in_blocks(f"{path}.weight") for path in paths):
+            return [self._linear(graph, x, path) for path in paths]
         carried = [self.carried[f"{path}.weight"] for path in paths if f"{path}.weight" in self.carried]
         one = stacked(carried) if len(carried) == len(paths) else None
         widths = [self._width(f"{path}.weight") for path in paths]
@@ -332,6 +337,11 @@ class DecoderWriter:
         """The outputs of a matrix."""
         return len(self.carried[name].q) if name in self.carried else len(self.weights[name])
 
+    def _in_blocks(self, name: str) -> bool:
+        """Whether the product with a matrix is one of MatMulNBits."""
+        plain = self.precision in REALS or self.precision == "int8_dynamic"
+        return name in self.carried or not (plain or self.weights[name].shape[1] % BLOCK)
+
     def _linear(self, graph: GraphWriter, x: str, path: str) -> str:
         name, bias = f"{path}.weight", self.weights.get(f"{path}.bias")
         carried = self.carried.get(name)
@@ -355,12 +365,10 @@ class DecoderWriter:
             return blockwise(graph, x, name, carried, widths)
         assert weight is not None
         if self.precision in REALS or weight.shape[1] % BLOCK:
-            y = dense(graph, x, name, weight)
-        elif self.precision == "int8_dynamic":
-            y = dynamic(graph, x, name, weight)
-        else:
-            return blockwise(graph, x, name, nearest(weight, 8 if self.precision == "int8" else 4), widths)
-        return [y] if len(widths) == 1 else pieces(graph, y, widths)
+            return [dense(graph, x, name, weight)]
+        if self.precision == "int8_dynamic":
+            return [dynamic(graph, x, name, weight)]
+        return blockwise(graph, x, name, nearest(weight, 8 if self.precision == "int8" else 4), widths)
 
 
 def decoder_writer(

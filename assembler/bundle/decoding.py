@@ -78,9 +78,9 @@ class Decoding(ABC):
     def _run(self, embeds: np.ndarray) -> np.ndarray:
         """Logits [B, V] after the embeddings [B, T, D] of the newest positions."""
 
-    def _zeros(self, batch: int, length: int) -> dict[str, onnxruntime.OrtValue]:
+    def _cache(self, batch: int, length: int) -> dict[str, onnxruntime.OrtValue]:
         """A cache with room for `length` tokens, by the name of its input, on the decoder's device."""
-        return {x.name: zeros((batch, x.shape[1], length, x.shape[3]), x.type, self.device) for x in self.past}
+        return {x.name: unwritten((batch, x.shape[1], length, x.shape[3]), x.type, self.device) for x in self.past}
 
     def _bind(self, binding: Any, **arrays: np.ndarray) -> None:
         for name, array in arrays.items():
@@ -118,7 +118,7 @@ class Growing(Decoding):
     inputs = {"inputs_embeds", "attention_mask", "position_ids"}
 
     def _reserve(self, batch: int, length: int) -> None:
-        self.cache = self._zeros(batch, 0)
+        self.cache = self._cache(batch, 0)
 
     def _run(self, embeds: np.ndarray) -> np.ndarray:
         mask = self._mask()
@@ -136,12 +136,9 @@ class Growing(Decoding):
         return values["logits"].numpy()
 
 
-def zeros(shape: tuple[int, ...], kind: str, device: str) -> onnxruntime.OrtValue:
-    """A tensor of zeros; of bfloat16, which numpy cannot fill, one of anything, since no position is read unwritten."""
-    dtype = DTYPES[kind]
-    if isinstance(dtype, int):
-        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, device)
-    return onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype), device)
+def unwritten(shape: tuple[int, ...], kind: str, device: str) -> onnxruntime.OrtValue:
+    """A tensor of whatever the memory held: no position of a cache is read before it is written."""
+    return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, DTYPES[kind], device)
 
 
 class Rows:
@@ -221,7 +218,7 @@ class InPlace(Decoding):
 
     def _reserve(self, batch: int, length: int) -> None:
         self.binding = self.session.io_binding()
-        self.buffers = self._zeros(batch, length)
+        self.buffers = self._cache(batch, length)
         for name in self.names:  # in the order of the graph, so that the logits are where it says
             if name == "logits":
                 self.binding.bind_output(name, "cpu")

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from assembler.bundle.decoding import CACHES, DTYPES, Decoding, attention
 from assembler.bundle.manifest import WEIGHTS, read_manifest
+from assembler.bundle.pages import large_pages
 from assembler.bundle.processor import tensors
 from assembler.bundle.prompt import prompt_ids, segments
 from assembler.bundle.switching import read_adapter
@@ -44,11 +45,12 @@ class Bundle:
                 "name CUDAExecutionProvider, or export fp16 or fp32"
             )
         self.tokenizer = self._tokenizer()
-        self.encoders = {file: self._session(file, set()) for file in self.manifest.encoders}
-        self.embedding = self._session(self.manifest.embedding, {"input_ids", "features"})
         self._decoding = CACHES[self.manifest.cache]
-        with attention(self.manifest.held):
-            self.decoder = self._session(self.manifest.decoder, self._decoding.inputs)
+        with large_pages():
+            self.encoders = {file: self._session(file, set()) for file in self.manifest.encoders}
+            self.embedding = self._session(self.manifest.embedding, {"input_ids", "features"})
+            with attention(self.manifest.held):
+                self.decoder = self._session(self.manifest.decoder, self._decoding.inputs)
         self._reading: onnxruntime.InferenceSession | None = None
         self.reader = self._read if self.manifest.prompts and self.device == "cpu" else None
         self._adapters: dict[str, dict[str, onnxruntime.OrtValue]] = {}
@@ -63,7 +65,7 @@ class Bundle:
         if self._reading is None:
             assert self.manifest.prompts is not None
             self._verify()
-            with attention(self.manifest.held):
+            with large_pages(), attention(self.manifest.held):
                 self._reading = self._session(self.manifest.prompts, self._decoding.inputs)
         return self._reading
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 import onnxruntime
 
-from assembler.bundle.decoding import PAST, Matrices, Reader, Rows, zeros
+from assembler.bundle.decoding import PAST, Matrices, Reader, Rows, unwritten
 
 
 class Slots:
@@ -29,7 +29,7 @@ class Slots:
     ) -> None:
         self.count, self.length = count, length
         past = [x for x in session.get_inputs() if x.name.startswith(PAST)]
-        buffers = {x.name: zeros((count, x.shape[1], length, x.shape[3]), x.type, device) for x in past}
+        buffers = {x.name: unwritten((count, x.shape[1], length, x.shape[3]), x.type, device) for x in past}
         self.rows = Rows(session, device, buffers, reader)
         self.held: list[list[Hashable]] = [[] for _ in range(count)]
         """What each row's keys and values are of: token ids, or names of feature rows."""
