@@ -15,7 +15,7 @@ demo: .venv/ready
 TESTING := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 test: .venv/ready
-	$(TESTING) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not browser"
+	$(TESTING) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not browser"
 	$(TESTING) $(BIN)/python -m pytest tests/ui -m browser
 
 lint: .venv/ready

@@ -89,15 +89,16 @@ def parity(
     bound = max(BOUNDS[precision] for precision in precisions.all) if max_kl is None else max_kl
     exact = precisions.all == {"fp32"}
     whole, greedy, moved, ok = _end_to_end(bundle, asked, reference, bound, exact)
+    for adapter in apart:
+        table.append(_row(*_end_to_end(bundle, asked, adapter.reference, bound, exact, adapter.name)))
     if bundle.reader is not None:
         with reading(bundle):
-            found = _end_to_end(bundle, asked, reference, bound, exact)
-        table.append({**found[0], "graph": bundle.manifest.prompts, "kl": found[2]["kl"], "ok": found[3]})
+            found = {"": _end_to_end(bundle, asked, reference, bound, exact)}
+            for adapter in apart:
+                told = _end_to_end(bundle, asked, adapter.reference, bound, exact, adapter.name)
+                found[f", with {adapter.name}"] = told
+        table += [{**_row(*told), "graph": f"{bundle.manifest.prompts}{name}"} for name, told in found.items()]
     ok = ok and all(row["ok"] for row in table)
-    for adapter in apart:
-        found = _end_to_end(bundle, asked, adapter.reference, bound, exact, adapter.name)
-        table.append({**found[0], "greedy": found[1], "kl": found[2]["kl"], "ok": found[3]})
-        ok = ok and found[3]
     return {
         "precision": str(precisions),
         "note": STOOD_IN if "bf16" in precisions.all else "",
@@ -163,6 +164,11 @@ def _end_to_end(
     told = bundle.told(asked, reference["answers"], adapter)
     moved = drift(reference["answer_logits"], told, reference["answers"])
     return whole, greedy, moved, moved["kl"] <= bound and (not exact or (whole["ok"] and greedy == 1.0))
+
+
+def _row(whole: dict[str, Any], greedy: float, moved: dict[str, Any], ok: bool) -> dict[str, Any]:
+    """What `_end_to_end` found as a row of the report's graphs."""
+    return {**whole, "greedy": greedy, "kl": moved["kl"], "ok": ok}
 
 
 def speed(bundle: Bundle, sample: dict[str, Any]) -> dict[str, float]:

@@ -280,9 +280,11 @@ def session_options() -> onnxruntime.SessionOptions:
     """How the graphs of one bundle run beside each other.
 
     By default the threads of a session look out for work for some 50 ms after its last, on the processors that the next
-    graph's session wants by then; a millisecond is enough to wait from one step of the decoder to the next.
+    graph's session wants by then; a millisecond is enough to wait from one step of the decoder to the next. What is no
+    error is not told: of each matrix of a LoRA that may be switched it would be said that it is no constant.
     """
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.spin_duration_us", "1000")
     options.add_session_config_entry("session.prepack.enable_parallel", "1")
     return options

@@ -76,6 +76,20 @@ def test_each_adapter_answers_as_torch_does_with_it_alone(switched):
     assert all(rows[f"end to end, with {name}"]["ok"] for name in NAMES[1:])
 
 
+def test_in_4_bits_the_graph_for_long_prompts_is_compared_with_each_adapter_too(tmp_path):
+    graph, assembly = made("llama", LLAMA)
+    report = export(graph, assembly, tmp_path / "out", "int4", ROWS, max_kl=10.0, switch=["formal", "brief"])
+    rows = {row["graph"]: row for row in report["graphs"]}
+    ways = {"", ", with formal", ", with brief"}
+    assert set(rows) == {f"{graph}{way}" for graph in ("end to end", "prompts.onnx") for way in ways}
+    assert report["ok"] and len({row["max_abs"] for row in rows.values()}) == 6
+    assert all(row["ok"] and row["kl"] < 0.1 for name, row in rows.items() if name != "end to end")
+    strict = made("llama", LLAMA)
+    with pytest.raises(AssemblerError, match="nats"):
+        export(*strict, tmp_path / "strict", "int4", ROWS, max_kl=1e-9, switch=["formal"])
+    assert not (tmp_path / "strict").exists()
+
+
 def test_requests_with_different_adapters_share_a_batch_and_its_cache_without_mixing(switched):
     bundle, _, wanted = switched
     engine = Engine(bundle, rows=4, context=96)
