@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from assembler.adapters.book import adapters_of
 from assembler.bundle.graphs import export_graph
@@ -15,7 +16,7 @@ from assembler.export import Branch
 from assembler.forecast import drawn_sample, fake_batch
 from assembler.graph import Graph
 from assembler.part import AdapterPart, DatasetPart
-from assembler.ragged import parted
+from assembler.ragged import Ragged, parted
 from assembler.registry import parts
 from assembler.runs import load_learned, save_learned
 from assembler.schema import spec_schema
@@ -73,6 +74,25 @@ def assembled(tree: dict, seed: int = 0) -> tuple[Graph, Assembly]:
     if not any(part.ports() or part.objective for part in graph.parts.values()):
         pytest.skip("it has no module: a law of modules does not speak of it")
     return graph, compile_graph(graph)
+
+
+class Alone(nn.Module):
+    """One node of an assembly: the values on its wires -> its own, as tensors and masks."""
+
+    def __init__(self, assembly: Assembly, node: str, values: dict[str, object]) -> None:
+        super().__init__()
+        (step,) = (step for step in assembly.plan if step.node == node)
+        self.node, self.inputs = node, {}
+        for name in (*sorted(step.needs), *sorted(set(step.extras) - step.targets)):
+            plain, mask = parted(values[name])
+            self.inputs |= {name: plain} if mask is None else {name: plain, f"{name}_mask": mask}
+        self.part = Assembly(
+            {node: assembly.nodes[node]}, [step], frozenset(n for n, x in values.items() if isinstance(x, Ragged))
+        )
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        value = self.part.values(dict(zip(self.inputs, tensors, strict=True)))[self.node]
+        return tuple(value) if isinstance(value, Ragged) else (value,)
 
 
 @every_part
@@ -216,21 +236,28 @@ def test_merging_an_adapter_keeps_what_the_host_computes(name, tree, parameters)
 
 @every_example
 def test_it_exports_to_onnx_with_parity(name, tree, parameters, tmp_path):
+    """A projector by itself: what it reads has its own turn here, and bundles of drawn pairs hold both in one graph."""
     import onnxruntime
 
     graph, assembly = assembled(tree)
     node = host_of(graph)
     if graph.parts[node].objective:
         pytest.skip("what gives a loss is exported by the bundle, which has its own tests")
-    branch, batch = Branch(graph, assembly, node), batch_of(graph, 3)
-    arguments = tuple(batch[key] for key in branch.names)
+    batch = batch_of(graph, 3)
     with torch.no_grad():
-        reference, mask = parted(assembly.values(batch)[node])
+        values = assembly.values(batch)
+    reference, mask = parted(values[node])
+    if name.startswith("projector."):
+        module = Alone(assembly, node, values)
+        inputs = module.inputs
+    else:
+        module = Branch(graph, assembly, node)
+        inputs = {key: batch[key] for key in module.names}
     outputs = ["out"] if mask is None else ["out", "mask"]
-    free = {key: {0: "batch"} for key in branch.names}
-    export_graph(branch, arguments, tmp_path / "part.onnx", branch.names, outputs, free)
+    free = {key: {0: "batch"} for key in inputs}
+    export_graph(module, tuple(inputs.values()), tmp_path / "part.onnx", list(inputs), outputs, free)
     session = onnxruntime.InferenceSession(str(tmp_path / "part.onnx"), providers=["CPUExecutionProvider"])
-    feeds = {x.name: batch[x.name].numpy() for x in session.get_inputs()}
+    feeds = {x.name: inputs[x.name].numpy() for x in session.get_inputs()}
     out = session.run(None, feeds)
     if mask is None:
         row = compare(name, reference, out[0])
