@@ -137,8 +137,15 @@ class Growing(Decoding):
 
 
 def unwritten(shape: tuple[int, ...], kind: str, device: str) -> onnxruntime.OrtValue:
-    """A tensor of whatever the memory held: no position of a cache is read before it is written."""
-    return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, DTYPES[kind], device)
+    """A tensor for a cache, of which no position is read before it is written.
+
+    On a CPU it is whatever the memory held. On a GPU, where nobody has looked yet how far its attention reads, it is
+    zeros; of bfloat16, which numpy cannot fill, anything there too.
+    """
+    dtype = DTYPES[kind]
+    if device == "cpu" or isinstance(dtype, int):
+        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, device)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype), device)
 
 
 class Rows:

@@ -17,13 +17,13 @@ Range = tuple[int, int]
 
 
 @contextmanager
-def large_pages() -> Iterator[Thread | None]:
+def large_pages(device: str = "cpu") -> Iterator[Thread | None]:
     """What is allocated meanwhile and stays is moved into large pages afterwards, by the thread that is given.
 
     It is advice: a system that has no such pages, or none left, keeps the small ones. None is given where the system is
-    not Linux, or its administrator wants no large pages.
+    not Linux, its administrator wants no large pages, or the weights are on another device than a CPU.
     """
-    if not (MAPS.exists() and SETTING.exists()) or "[never]" in SETTING.read_text():
+    if device != "cpu" or not (MAPS.exists() and SETTING.exists()) or "[never]" in SETTING.read_text():
         yield None
         return
     before: list[Range] = anonymous()

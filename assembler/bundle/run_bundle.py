@@ -16,12 +16,12 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64, "tensor(bool)": bool}
-TYPES["tensor(int8)"] = np.int8
+TYPES = {f"tensor({x})": np.dtype(x) for x in ("float16", "int64", "int8", "bool")} | {"tensor(float)": np.float32}
 
 
 def main():
     """Print the greedy answer."""
+    onnxruntime.set_default_logger_severity(3)  # it would warn of each matrix of a LoRA that may be switched
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy")
     options.add_argument("--text", action="append", default=[], metavar="NAME=WORDS")

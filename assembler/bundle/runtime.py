@@ -46,7 +46,7 @@ class Bundle:
             )
         self.tokenizer = self._tokenizer()
         self._decoding = CACHES[self.manifest.cache]
-        with large_pages():
+        with large_pages(self.device):
             self.encoders = {file: self._session(file, set()) for file in self.manifest.encoders}
             self.embedding = self._session(self.manifest.embedding, {"input_ids", "features"})
             with attention(self.manifest.held):
@@ -65,7 +65,7 @@ class Bundle:
         if self._reading is None:
             assert self.manifest.prompts is not None
             self._verify()
-            with large_pages(), attention(self.manifest.held):
+            with large_pages(self.device), attention(self.manifest.held):
                 self._reading = self._session(self.manifest.prompts, self._decoding.inputs)
         return self._reading
 

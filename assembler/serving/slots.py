@@ -52,8 +52,10 @@ class Slots:
         adapter: Matrices = MappingProxyType({}),
     ) -> np.ndarray:
         """Logits [V] after a prompt, of which `embeds` [1, T - shared, D] are the positions that the row lacks."""
+        del self.held[row][shared:]  # until it is written again
+        logits = self.rows.prompt(row, embeds[0], shared, adapter)
         self.held[row] = list(keys)
-        return self.rows.prompt(row, embeds[0], shared, adapter)
+        return logits
 
     def step(
         self,
@@ -70,7 +72,8 @@ class Slots:
         for row in range(rows):
             if row not in busy and len(self.held[row]) == self.length:
                 self.held[row].pop()  # room for the token that nobody reads
+        lengths = np.array([len(held) + 1 for held in self.held[:rows]], np.int64)
+        logits = self.rows.run(0, rows, embeds, lengths, adapter)
         for row, key in zip(busy, keys, strict=True):
             self.held[row].append(key)
-        lengths = [len(self.held[row]) + (row not in busy) for row in range(rows)]
-        return self.rows.run(0, rows, embeds, np.array(lengths, np.int64), adapter)
+        return logits

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -130,6 +131,13 @@ def test_smoothing_changes_no_answer_and_loses_less_to_rounding(name, tmp_path):
         logits = InPlace(session, "cpu").start(embedded(lm, ids), np.array([6]), 0)[0]
         far.append(np.abs(logits - exact).max())
     assert far[0] < 5e-4 * np.abs(exact).max() and far[2] < far[1]
+
+
+@pytest.mark.parametrize(("precision", "cuts"), [("fp32", 0), ("int8_dynamic", 0), ("int8", 2)])
+def test_only_products_in_blocks_are_made_as_one_and_cut(precision, cuts, tmp_path):
+    written(lm_of("llama"), tmp_path, precision)
+    nodes = onnx.load(tmp_path / "decoder.onnx", load_external_data=False).graph.node
+    assert sum(node.op_type == "Split" for node in nodes) == cuts  # of gate and up, a layer
 
 
 def test_the_embedding_reads_tokens_and_rows_of_features_alike(tmp_path):

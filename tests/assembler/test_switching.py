@@ -1,5 +1,7 @@
 """One decoder in memory answers as several models: the LoRAs of a bundle, one of them a request or none."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -76,9 +78,12 @@ def test_each_adapter_answers_as_torch_does_with_it_alone(switched):
     assert all(rows[f"end to end, with {name}"]["ok"] for name in NAMES[1:])
 
 
-def test_in_4_bits_the_graph_for_long_prompts_is_compared_with_each_adapter_too(tmp_path):
+def test_in_4_bits_the_graph_for_long_prompts_is_compared_with_each_adapter_too(tmp_path, capfd):
     graph, assembly = made("llama", LLAMA)
     report = export(graph, assembly, tmp_path / "out", "int4", ROWS, max_kl=10.0, switch=["formal", "brief"])
+    runner = [sys.executable, str(tmp_path / "out" / "run_bundle.py"), "--text", "question=who?"]
+    assert subprocess.run(runner, check=True).returncode == 0
+    assert "onnxruntime" not in capfd.readouterr().err  # it would warn of each matrix
     rows = {row["graph"]: row for row in report["graphs"]}
     ways = {"", ", with formal", ", with brief"}
     assert set(rows) == {f"{graph}{way}" for graph in ("end to end", "prompts.onnx") for way in ways}

@@ -3,18 +3,25 @@
 import threading
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from assembler.bundle.decoding import DTYPES
 from assembler.errors import AssemblerError
 from assembler.serving.engine import Busy, Engine, Request, TooLong
 from assembler.serving.sampling import Sampling, Text
 from tests.serving.conftest import sample
 
 
+def of_nan(shape, kind, device):
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.full(shape, np.nan, DTYPES[kind]), device)
+
+
 @pytest.fixture
-def engine(bundle):
+def engine(bundle, monkeypatch):
+    monkeypatch.setattr("assembler.serving.slots.unwritten", of_nan)  # whoever reads it has no answer
     engine = Engine(bundle, rows=3, context=192, waiting=32)
     yield engine
     engine.close(5)
@@ -42,6 +49,23 @@ def test_an_input_that_came_before_is_not_encoded_again_and_its_prompt_not_run_a
     assert second.text() == first == alone(bundle, 1, 6)
     assert len(seen) == 2  # once here, once in `alone`
     assert second.cached_tokens == (second.prompt_tokens - 1 if engine.joins else 0)
+
+
+def test_a_row_holds_what_was_written_and_nothing_that_failed(engine, bundle, monkeypatch):
+    if not engine.joins:
+        pytest.skip("its cache has no rows that stay")
+    slots, width = engine.slots, next(x.shape[2] for x in bundle.decoder.get_inputs() if x.name == "inputs_embeds")
+    embeds = np.ones((1, 5, width), np.float32)
+    slots.prefill(0, embeds, "abcde", 0)
+
+    def broken(*_):
+        raise AssemblerError("out of memory")
+
+    monkeypatch.setattr(slots.rows, "run", broken)
+    for failing in (lambda: slots.prefill(0, embeds[:, :3], "abxyz", 2), lambda: slots.step(embeds[:, :1], [0], "z")):
+        with pytest.raises(AssemblerError, match="out of memory"):
+            failing()
+        assert slots.held[0] == ["a", "b"]
 
 
 def test_a_prefix_that_is_shared_with_another_prompt_is_right(engine, bundle):
